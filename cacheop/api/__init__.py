@@ -1,0 +1,1 @@
+"""What client, worker, operator and command line agree on. Standard library only, no I/O."""
