@@ -1,12 +1,12 @@
 """What `cacheop up` runs on this machine: one record per Dataset in the run directory.
 
-    <run>/<namespace>.<name>.json   the record: readable by all, so that every user's client finds it
+    <run>/<namespace>.<name>.json   the record, readable by all: every user's client finds it
     <run>/<namespace>.<name>.lock   held by the `up` or `down` at work on it
     <run>/<namespace>.<name>/       0700: config files, secrets, logs of the processes
 
-The run directory is $CACHEOP_RUN_DIR, else /run/cacheop for root, else $XDG_RUNTIME_DIR/cacheop, else
-/tmp/cacheop-<uid>. A record says what was started; `is_alive` whether it still runs. Standard library
-only: the fsspec client imports this.
+The run directory is $CACHEOP_RUN_DIR, else /run/cacheop for root, else $XDG_RUNTIME_DIR/cacheop,
+else /tmp/cacheop-<uid>. A record says what was started; `is_alive` whether it still runs. Standard
+library only: the fsspec client imports this.
 """
 
 from __future__ import annotations
@@ -190,10 +190,10 @@ def replace_file(path: Path, text: str, *, mode: int) -> None:
         with os.fdopen(descriptor, "w") as file:
             os.fchmod(descriptor, mode)
             file.write(text)
-        os.replace(temporary, path)  # noqa: PTH105 - the same, without two Path objects
+        os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)  # noqa: PTH108
+            os.unlink(temporary)
         raise
 
 
@@ -202,16 +202,19 @@ def _trusted_dirs() -> list[Path]:
 
 
 def _is_trusted(path: Path) -> bool:
-    """Whether only this user or root can have written here: a record names files that we open."""
+    """Whether no stranger can have written here: a record names files that we open.
+
+    A directory that the user named is the user's choice.
+    """
     try:
         found = path.stat()
     except OSError:
         return False
-    return (
-        stat.S_ISDIR(found.st_mode)
-        and found.st_uid in {0, os.geteuid()}
-        and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    )
+    if not stat.S_ISDIR(found.st_mode):
+        return False
+    if os.environ.get(names.ENV_RUN_DIR):
+        return True
+    return found.st_uid in {0, os.geteuid()} and not found.st_mode & stat.S_IWOTH
 
 
 def _read(path: Path) -> RunRecord | None:

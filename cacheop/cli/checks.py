@@ -1,0 +1,142 @@
+"""What `up` looks at before it starts anything: each a UserError that says what to do."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cacheop.api.errors import CacheopError, UserError
+from cacheop.cli import control, view
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cacheop.api.dataset import Dataset
+
+WORKER_LIBRARIES = ("numpy", "obstore", "prometheus_client", "pyarrow", "xxhash")
+TIERS = ("Disk",)
+FUSE_DEVICE = Path("/dev/fuse")
+FUSE_TYPE = "fuse.cacheop"
+
+
+def worker_libraries() -> None:
+    """The worker's own dependencies are installed."""
+    missing = [n for n in WORKER_LIBRARIES if importlib.util.find_spec(n) is None]
+    if missing:
+        raise UserError(
+            f"cache workers need {', '.join(missing)}, not installed here",
+            hint="pip install 'cacheop[worker]'",
+        )
+
+
+def tiers(dataset: Dataset) -> None:
+    """Every tier is one that the local mode knows."""
+    for number, tier in enumerate(dataset.spec.cache.tiers):
+        if tier.medium not in TIERS:
+            raise UserError(
+                f"Dataset {dataset.name}: spec.cache.tiers[{number}].medium {tier.medium} is not "
+                "supported on one machine yet",
+                hint=f"Use medium {' or '.join(TIERS)}",
+            )
+
+
+def cache_directories(roots: Sequence[Path], dataset: Dataset) -> None:
+    """Every root can be made and written, and the quotas fit on their disk."""
+    for root in roots:
+        _writable(root)
+    quota_bytes = len(roots) * sum(t.quota_bytes or 0 for t in dataset.spec.cache.tiers)
+    disk_bytes = shutil.disk_usage(roots[0]).total
+    if quota_bytes > disk_bytes:
+        raise UserError(
+            f"Dataset {dataset.name}: quota {view.size(quota_bytes)} is larger than the disk below "
+            f"{roots[0]} ({view.size(disk_bytes)})",
+            hint="Lower spec.cache.tiers[].quota, or name a larger disk with --cache",
+        )
+
+
+def _writable(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"the cache directory {root} cannot be written: {error.strerror}",
+            hint="Name another one with --cache",
+        ) from error
+
+
+def free(root: Path) -> None:
+    """No worker that this run directory does not know has `root`."""
+    try:
+        hello = control.ask_once(root, "hello")
+    except CacheopError:
+        return  # nobody there, as it should be
+    raise UserError(
+        f"the cache directory {root} is in use by another worker (pid {hello.get('pid')})",
+        hint="Stop it, or name another cache directory with --cache",
+    )
+
+
+def mount(target: Path, roots: Sequence[Path]) -> None:
+    """`target` can be mounted at: we are root, the kernel has FUSE, it is an empty directory.
+
+    The list of mounts is read first: looking into a mount whose server is dead hangs.
+    """
+    if os.geteuid() != 0:
+        raise UserError(
+            "--mount needs root",
+            hint="Run as root, or leave --mount out and read cacheop:// with fsspec",
+        )
+    if not FUSE_DEVICE.exists():
+        raise UserError(
+            f"--mount needs {FUSE_DEVICE}, which is not here",
+            hint="Load the fuse module, or give the container the device",
+        )
+    found = mounted_type(target)
+    if found is not None and found != FUSE_TYPE:
+        raise UserError(f"{target} is already a mount ({found})", hint="Name another directory")
+    if found == FUSE_TYPE:
+        return  # what a killed supervisor left behind: the new one takes it away
+    for root in roots:
+        if target in (root, *root.parents) or root in target.parents:
+            raise UserError(
+                f"the mount {target} and the cache directory {root} are inside each other",
+                hint="Name another directory with --mount",
+            )
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        if next(target.iterdir(), None) is not None:
+            raise UserError(f"{target} is not empty", hint="Mount at an empty directory")
+    except OSError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"cannot mount at {target}: {error.strerror}") from error
+
+
+def mounted_type(target: Path) -> str | None:
+    """The file system type of the topmost mount at `target`; None if nothing is mounted there."""
+    found = None
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields, _, rest = line.partition(" - ")
+        if _unescape(fields.split()[4]) == str(target):
+            found = rest.split()[0]
+    return found
+
+
+def _unescape(field: str) -> str:
+    """mountinfo writes blanks and backslashes of a path as three octal digits."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def address(option: str, text: str) -> tuple[str, int]:
+    """(host, port) of `HOST:PORT`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
+        raise UserError(f"{option} {text!r} is not HOST:PORT", hint="Like 127.0.0.1:0")
+    return host, int(port)

@@ -1,0 +1,129 @@
+"""A blocking connection to one worker's control socket (docs/protocol.md), one request at a time."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from cacheop.api import names, wire
+from cacheop.api.errors import ProtocolError, WorkerUnavailable, from_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
+RECEIVE_BYTES = 1 << 16
+SOCKET_PATH_BYTES = 107  # sun_path of AF_UNIX without its NUL
+
+
+class Control:
+    """Owned by one thread. `close` may be called from another to break off what is under way."""
+
+    def __init__(self, root: Path) -> None:
+        """Connect to the worker that owns `root`. WorkerUnavailable if none listens."""
+        self._root = root
+        self._frames = wire.Decoder()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(CONNECT_SECONDS)
+        try:
+            _connect(self._socket, root / names.WORKER_SOCKET)
+        except OSError as error:
+            self._socket.close()
+            raise WorkerUnavailable(
+                f"no worker answers at {root / names.WORKER_SOCKET}: {error.strerror or error}",
+                hint="`cacheop status` shows what runs here",
+            ) from error
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up; the worker cancels what was asked for on this connection."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the other side was faster
+        self._socket.close()
+
+    def ask(
+        self,
+        op: str,
+        *,
+        on_event: Callable[[dict[str, Any]], None] | None = None,
+        silence_seconds: float = ANSWER_SECONDS,
+        **meta: Any,
+    ) -> dict[str, Any]:
+        """The answer's meta; `on_event` gets what comes before it.
+
+        Raises the error that the worker answers with, WorkerUnavailable when the connection ends or
+        nothing at all comes for `silence_seconds`.
+        """
+        request = wire.Frame(wire.REQUEST, 1, {"op": op, **meta})
+        try:
+            self._socket.settimeout(CONNECT_SECONDS)
+            self._socket.sendall(wire.encode(request))
+            while True:
+                for frame in self._receive(silence_seconds):
+                    if frame.kind == wire.EVENT:
+                        if on_event is not None:
+                            on_event(frame.meta)
+                    elif frame.kind == wire.ERROR:
+                        raise from_wire(frame.meta)
+                    elif frame.kind == wire.RESPONSE:
+                        return frame.meta
+                    else:
+                        raise ProtocolError(f"the worker answered {op} with a request")
+        except TimeoutError as error:
+            raise WorkerUnavailable(
+                f"the worker at {self._root} did not answer {op} within {silence_seconds:.0f} s",
+                hint="`cacheop status` shows its log if it is dead",
+            ) from error
+        except (ConnectionError, BrokenPipeError) as error:
+            raise WorkerUnavailable(
+                f"the worker at {self._root} went away during {op}",
+                hint="Its supervisor starts it again; try again in a moment",
+            ) from error
+
+    def _receive(self, silence_seconds: float) -> list[wire.Frame]:
+        self._socket.settimeout(silence_seconds)
+        data = self._socket.recv(RECEIVE_BYTES)
+        if not data:
+            raise ConnectionResetError
+        return list(self._frames.feed(data))
+
+
+def ask_once(root: Path, op: str, **meta: Any) -> dict[str, Any]:
+    """Connect, ask one thing, hang up."""
+    with Control(root) as control:
+        return control.ask(op, **meta)
+
+
+def wait_for_socket(root: Path, deadline: float) -> None:
+    """Return when the worker's socket takes connections. WorkerUnavailable after `deadline`."""
+    while True:
+        try:
+            Control(root).close()
+            return
+        except WorkerUnavailable:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _connect(connection: socket.socket, path: Path) -> None:
+    """Connect; a path too long for sockaddr_un goes through the open directory."""
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        connection.connect(str(path))
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        connection.connect(f"/proc/self/fd/{directory}/{path.name}")
+    finally:
+        os.close(directory)

@@ -1,0 +1,295 @@
+"""What people read: pure functions from the protocol's fields to words, rows and lines."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from cacheop.local import RunRecord
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+UNKNOWN = "-"
+
+
+def size(count_bytes: float | None) -> str:
+    """`1536` -> `1.5 KiB`."""
+    if count_bytes is None:
+        return UNKNOWN
+    value, unit = float(count_bytes), 0
+    while abs(value) >= 1024 and unit < len(UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.0f} B" if unit == 0 else f"{value:.1f} {UNITS[unit]}"
+
+
+def count(number: float | None, noun: str = "") -> str:
+    """`(1, "file")` -> `1 file`; `(20000, "file")` -> `20,000 files`."""
+    if number is None:
+        return UNKNOWN
+    if not noun:
+        return f"{number:,.0f}"
+    return f"{number:,.0f} {noun}" + ("" if number == 1 else "s")
+
+
+def percent(ratio: float | None) -> str:
+    """`0.5` -> `50.0 %`."""
+    return UNKNOWN if ratio is None else f"{100 * ratio:.1f} %"
+
+
+def times(ratio: float | None) -> str:
+    """`1.0` -> `1.00 x`."""
+    return UNKNOWN if ratio is None else f"{ratio:.2f} x"
+
+
+def duration(seconds: float | None) -> str:
+    """`3725` -> `1h02m`; below a minute in seconds."""
+    if seconds is None or seconds < 0:
+        return UNKNOWN
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
+
+
+def moment(seconds: float | None) -> str:
+    """A point in time as local date and minute."""
+    if not seconds:
+        return UNKNOWN
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def printable(name: str) -> str:
+    """`name` with what would move the cursor or is not text shown as an escape."""
+    if name.isprintable():
+        return name
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
+def subject(record: RunRecord) -> str:
+    """What a verb acts on."""
+    nodes = count(len(record.nodes), "node")
+    return f"Dataset {record.namespace}/{record.name} on this machine, {nodes}"
+
+
+def url(record: RunRecord) -> str:
+    """The Dataset's address for fsspec."""
+    suffix = "" if record.namespace == "default" else f".{record.namespace}"
+    return f"cacheop://{record.name}{suffix}/"
+
+
+def summary(record: RunRecord, nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One object for a Dataset: what was started, totals over its nodes, each node's status.
+
+    `nodes` are the statuses as docs/protocol.md has them, plus `running`. Ratios weigh nodes by what
+    they read; a ratio that no node knows is None.
+    """
+    live = [n for n in nodes if n.get("running")]
+    bytes_total = max((n.get("bytes_total") or 0 for n in live), default=0)
+    origin_bytes = sum(n.get("origin_bytes") or 0 for n in live)
+    return {
+        "dataset": record.name,
+        "namespace": record.namespace,
+        "url": url(record),
+        "file": record.file,
+        "mount": record.mount,
+        "started": record.started,
+        "phase": worst_phase(nodes),
+        "version": next((n["version"] for n in live if n.get("version")), ""),
+        "file_count": max((n.get("file_count") or 0 for n in live), default=0),
+        "bytes_total": bytes_total,
+        "cached_bytes": sum(n.get("cached_bytes") or 0 for n in live),
+        "origin_bytes": origin_bytes,
+        "origin_ratio": origin_bytes / bytes_total if bytes_total else None,
+        "read_bytes": sum(n.get("read_bytes") or 0 for n in live),
+        "hit_ratio": hit_ratio(live),
+        "nodes": list(nodes),
+    }
+
+
+PHASES = ("NotRunning", "Failed", "Pending", "Indexing", "Ready")
+
+
+def worst_phase(nodes: Iterable[Mapping[str, Any]]) -> str:
+    """The phase of the node that is furthest from Ready."""
+    found = [str(n.get("phase")) for n in nodes]
+    return min(found, key=lambda p: PHASES.index(p) if p in PHASES else 0, default="NotRunning")
+
+
+def hit_ratio(nodes: Iterable[Mapping[str, Any]]) -> float | None:
+    """Over all nodes, weighted by bytes read; None if no node knows its own."""
+    known = [n for n in nodes if n.get("hit_ratio") is not None]
+    read_bytes = sum(n.get("read_bytes") or 0 for n in known)
+    if not known:
+        return None
+    if not read_bytes:
+        return float(sum(n["hit_ratio"] for n in known) / len(known))
+    return float(sum(n["hit_ratio"] * (n.get("read_bytes") or 0) for n in known) / read_bytes)
+
+
+OVERVIEW_HEAD = ("DATASET", "PHASE", "VERSION", "FILES", "SIZE", "CACHED", "HIT", "ORIGIN", "MOUNT")
+
+
+def overview_row(dataset: Mapping[str, Any]) -> tuple[str, ...]:
+    """One line of the list of all Datasets; `dataset` is a `summary`."""
+    total = dataset["bytes_total"]
+    return (
+        f"{dataset['namespace']}/{dataset['dataset']}",
+        dataset["phase"],
+        dataset["version"] or UNKNOWN,
+        count(dataset["file_count"]),
+        size(total),
+        percent(dataset["cached_bytes"] / total if total else None),
+        percent(dataset["hit_ratio"]),
+        times(dataset["origin_ratio"]),
+        dataset["mount"] or UNKNOWN,
+    )
+
+
+NODE_HEAD = ("NODE", "PHASE", "PID", "CACHED", "OF", "QUOTA", "HIT", "READ", "ORIGIN", "REQUESTS")
+
+
+def node_row(node: Mapping[str, Any]) -> tuple[str, ...]:
+    """One node of a Dataset."""
+    if not node.get("running"):
+        return (node["node"], "not running", *(UNKNOWN for _ in NODE_HEAD[2:]))
+    phase = str(node.get("phase", UNKNOWN))
+    if node.get("suspended"):
+        phase += ", suspended"
+    return (
+        node["node"],
+        phase,
+        str(node.get("pid", UNKNOWN)),
+        size(node.get("cached_bytes")),
+        size(node.get("bytes_total")),
+        size(node.get("quota_bytes")),
+        percent(node.get("hit_ratio")),
+        size(node.get("read_bytes")),
+        f"{size(node.get('origin_bytes'))} ({times(node.get('origin_ratio'))})",
+        count(node.get("origin_requests")),
+    )
+
+
+CONDITION_HEAD = ("NODE", "CONDITION", "STATUS", "REASON", "MESSAGE")
+
+
+def condition_rows(nodes: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """The conditions of all nodes."""
+    return [
+        (
+            str(node["node"]),
+            str(c["type"]),
+            str(c["status"]),
+            str(c.get("reason", "")),
+            str(c.get("message", "")),
+        )
+        for node in nodes
+        for c in node.get("conditions") or ()
+    ]
+
+
+def detail_lines(dataset: Mapping[str, Any]) -> list[str]:
+    """What `up` and `status` say besides the tables: size, how to read it, what was left out."""
+    nodes = dataset["nodes"]
+    files, total = count(dataset["file_count"], "file"), size(dataset["bytes_total"])
+    lines = [
+        f"version {dataset['version'] or UNKNOWN}: {files}, {total}",
+        f"read it at {dataset['url']} (fsspec){mounts_text(dataset)}",
+    ]
+    for node in nodes:
+        addresses = node.get("addresses") or {}
+        told = [f"{kind} {at}" for kind, at in addresses.items() if at]
+        if told:
+            lines.append(f"{node['node']}: cache in {node.get('root')}, {', '.join(told)}")
+        lines += [
+            f"{node['node']}: mount mode {mount.get('mode')}: {mount['why']}"
+            for mount in node.get("mounts") or ()
+            if mount.get("why")
+        ]
+    skipped: object = next((n["skipped"] for n in nodes if n.get("skipped")), {})
+    return lines + skipped_lines(skipped)
+
+
+def mounts_text(dataset: Mapping[str, Any]) -> str:
+    """` and below /mnt/demo (mount mode Fuse)`, or nothing."""
+    if not dataset["mount"]:
+        return ""
+    modes = {
+        str(m.get("mode"))
+        for n in dataset["nodes"]
+        for m in n.get("mounts") or ()
+        if m.get("target") == dataset["mount"] and m.get("mode")
+    }
+    mode = f" (mount mode {', '.join(sorted(modes))})" if modes else ""
+    return f" and below {dataset['mount']}{mode}"
+
+
+def skipped_lines(skipped: object) -> list[str]:
+    """`{reason: {count, examples}}` as one line a reason."""
+    if not isinstance(skipped, dict):
+        return []
+    return [
+        f"left out {count(found['count'], 'key')}, {reason}: "
+        + ", ".join(repr(e) for e in found.get("examples", [])[:5])
+        for reason, found in sorted(skipped.items())
+        if found.get("count")
+    ]
+
+
+VERSION_HEAD = ("VERSION", "FILES", "SIZE", "CACHED", "CREATED", "STATE")
+
+
+def version_row(version: Mapping[str, Any]) -> tuple[str, ...]:
+    """One kept version."""
+    state = [word for key, word in (("current", "current"), ("in_use", "in use")) if version[key]]
+    return (
+        version["version"],
+        count(version["files"]),
+        size(version["bytes"]),
+        size(version["cached_bytes"]),
+        created(version.get("created")),
+        ", ".join(state) or UNKNOWN,
+    )
+
+
+def created(value: object) -> str:
+    """A time as seconds or as text already."""
+    if isinstance(value, int | float):
+        return moment(value)
+    return str(value) if value else UNKNOWN
+
+
+def load_line(event: Mapping[str, Any]) -> str:
+    """The progress of a load as one line."""
+    total = event.get("bytes_total") or 0
+    done = event.get("bytes") or 0
+    return (
+        f"{percent(done / total if total else None)}: {size(done)} of {size(total)}, "
+        f"{count(event.get('files') or 0)} of {count(event.get('files_total') or 0, 'file')}, "
+        f"{size(event.get('rate_bytes_per_second'))}/s, "
+        f"{duration(event.get('eta_seconds'))} to go"
+    )
+
+
+def indexing_line(name: str, indexing: Mapping[str, Any] | None) -> str:
+    """The progress of a listing as one line."""
+    if not indexing:
+        return f"{name}: starting"
+    return (
+        f"{name}: listing the origin, {count(indexing.get('keys') or 0, 'key')} "
+        f"in {duration(indexing.get('seconds') or 0)}"
+    )
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """An aligned table as lines, two blanks between columns, nothing cut off."""
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    ]
