@@ -1,0 +1,1 @@
+"""Dataset files, and the demo that uses one."""

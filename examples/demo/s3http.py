@@ -103,7 +103,7 @@ class S3Http:
         }
         names = ";".join(sorted(every))
         lines = "".join(f"{name}:{every[name].strip()}\n" for name in sorted(every))
-        canonical = "\n".join((method, target, arguments, lines, names, _UNSIGNED))
+        canonical = f"{method}\n{target}\n{arguments}\n{lines}\n{names}\n{_UNSIGNED}"
         scope = f"{moment[:8]}/{self.region}/s3/aws4_request"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         key = f"AWS4{self.secret_key}".encode()

@@ -51,6 +51,7 @@ class S3Server:
         self._process: subprocess.Popen[bytes] | None = None
         # Unix sockets: a path of their own, because a deep data directory is too long for one.
         self._sockets: Path | None = None
+        self._leftovers: list[Path] = []
 
     @property
     def endpoint(self) -> str:
@@ -84,6 +85,8 @@ class S3Server:
         if self._sockets is not None:
             shutil.rmtree(self._sockets, ignore_errors=True)
             self._sockets = None
+        for path in self._leftovers:
+            path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         self.start()
@@ -109,9 +112,17 @@ class S3Server:
         )
 
     def _launch(self, sockets: Path) -> None:
-        ports = _free_ports(8 if self.port else 9)
-        if not self.port:
-            self.port = ports.pop()
+        ports = _free_ports(8)
+        self.port = self.port or ports[7]
+        # SeaweedFS puts these beside its own and offers no option for the place.
+        self._leftovers = [
+            Path(f"/tmp/seaweedfs-{part}-grpc-{port}.sock")  # noqa: S108 - its name, not ours
+            for part, port in zip(
+                ("master", "volume", "filer", "s3"),
+                (ports[1], ports[3], ports[5], ports[6]),
+                strict=True,
+            )
+        ]
         identity = {
             "name": self.access_key,
             "credentials": [{"accessKey": self.access_key, "secretKey": self.secret_key}],
@@ -127,7 +138,9 @@ class S3Server:
             "-master.telemetry=false", "-master.resumeState=false",
             f"-master.volumeSizeLimitMB={_VOLUME_LIMIT_MB}",
             f"-volume.port={ports[2]}", f"-volume.port.grpc={ports[3]}",
-            "-volume.max=0", "-volume.preStopSeconds=0",
+            # Each bucket is a collection of 7 volumes of its own; without a number the limit is
+            # free disk / volume size, and the third bucket would find no room.
+            "-volume.max=10000", "-volume.preStopSeconds=0",
             "-filer", f"-filer.port={ports[4]}", f"-filer.port.grpc={ports[5]}",
             f"-filer.localSocket={sockets}/filer", "-filer.maxMB=16",
             "-s3", f"-s3.port={self.port}", f"-s3.port.grpc={ports[6]}",

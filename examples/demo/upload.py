@@ -11,16 +11,34 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from obstore.store import S3Store
 
 CONCURRENCY = 32
 
 
-async def _upload(
-    endpoint: str, key: str, secret: str, bucket: str, folder: Path, prefix: str
-) -> None:
+async def _upload(store: S3Store, files: Iterator[tuple[str, Path]]) -> None:
     import obstore
+
+    async def work() -> None:
+        # One shared iterator is the queue; asyncio runs one of us at a time.
+        for name, path in files:
+            await obstore.put_async(store, name, path)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CONCURRENCY):
+            group.create_task(work())
+
+
+def main() -> int:
+    """Upload; exit code 0 when every file is there."""
     from obstore.store import S3Store
 
+    endpoint, key, secret, bucket, folder, prefix = sys.argv[1:]
     store = S3Store(
         bucket,
         endpoint=endpoint,
@@ -30,24 +48,11 @@ async def _upload(
         virtual_hosted_style_request=False,
         client_options={"allow_http": True, "timeout": "300s"},
     )
-    files = iter(sorted(path for path in folder.rglob("*") if path.is_file()))
-
-    async def work() -> None:
-        # One shared iterator is the queue; asyncio runs one of us at a time.
-        for path in files:
-            await obstore.put_async(store, prefix + path.relative_to(folder).as_posix(), path)
-
-    async with asyncio.TaskGroup() as group:
-        for _ in range(CONCURRENCY):
-            group.create_task(work())
-
-
-def main() -> int:
-    """Upload; exit code 0 when every file is there."""
-    endpoint, key, secret, bucket, folder, prefix = sys.argv[1:]
+    root = Path(folder)
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
     try:
-        asyncio.run(_upload(endpoint, key, secret, bucket, Path(folder), prefix))
-    except BaseException:
+        asyncio.run(_upload(store, ((prefix + p.relative_to(root).as_posix(), p) for p in paths)))
+    except Exception:  # noqa: BLE001 - told in full, then the exit code says it
         traceback.print_exc()
         return 1
     return 0
