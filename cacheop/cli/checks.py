@@ -130,7 +130,7 @@ def mounted_type(target: Path) -> str | None:
 
 
 def _unescape(field: str) -> str:
-    """mountinfo writes blanks and backslashes of a path as three octal digits."""
+    """Undo mountinfo: it writes blanks and backslashes of a path as three octal digits."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 

@@ -1,10 +1,10 @@
-"""A blocking connection to one worker's control socket (docs/protocol.md), one request at a time."""
+"""A blocking connection to one worker's control socket (docs/protocol.md), one request a time."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-import time
 from typing import TYPE_CHECKING, Any
 
 from cacheop.api import names, wire
@@ -13,6 +13,7 @@ from cacheop.api.errors import ProtocolError, WorkerUnavailable, from_wire
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from typing import Self
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
@@ -38,7 +39,7 @@ class Control:
                 hint="`cacheop status` shows what runs here",
             ) from error
 
-    def __enter__(self) -> Control:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,10 +47,8 @@ class Control:
 
     def close(self) -> None:
         """Hang up; the worker cancels what was asked for on this connection."""
-        try:
+        with contextlib.suppress(OSError):  # the other side was faster
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other side was faster
         self._socket.close()
 
     def ask(
@@ -103,18 +102,6 @@ def ask_once(root: Path, op: str, **meta: Any) -> dict[str, Any]:
     """Connect, ask one thing, hang up."""
     with Control(root) as control:
         return control.ask(op, **meta)
-
-
-def wait_for_socket(root: Path, deadline: float) -> None:
-    """Return when the worker's socket takes connections. WorkerUnavailable after `deadline`."""
-    while True:
-        try:
-            Control(root).close()
-            return
-        except WorkerUnavailable:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(0.02)
 
 
 def _connect(connection: socket.socket, path: Path) -> None:

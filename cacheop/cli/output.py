@@ -87,7 +87,7 @@ def style_of(cell: str) -> str:
 
 
 class Line:
-    """One changing line of progress on stderr. Owned by one thread; `close` it before other words."""
+    """One changing line of progress on stderr. One thread owns it and closes it."""
 
     def __init__(self, output: Format) -> None:
         self._quiet = output is not Format.TEXT

@@ -86,8 +86,8 @@ def url(record: RunRecord) -> str:
 def summary(record: RunRecord, nodes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One object for a Dataset: what was started, totals over its nodes, each node's status.
 
-    `nodes` are the statuses as docs/protocol.md has them, plus `running`. Ratios weigh nodes by what
-    they read; a ratio that no node knows is None.
+    `nodes` are the statuses as docs/protocol.md has them, plus `running`. Ratios weigh nodes by
+    what they read; a ratio that no node knows is None.
     """
     live = [n for n in nodes if n.get("running")]
     bytes_total = max((n.get("bytes_total") or 0 for n in live), default=0)
@@ -262,6 +262,14 @@ def created(value: object) -> str:
     if isinstance(value, int | float):
         return moment(value)
     return str(value) if value else UNKNOWN
+
+
+def merge_loads(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The progress of the same load on several nodes as one: sums, the longest time to go."""
+    sums = ("bytes", "bytes_total", "files", "files_total", "rate_bytes_per_second")
+    merged: dict[str, Any] = {key: sum(e.get(key) or 0 for e in events) for key in sums}
+    etas = [e["eta_seconds"] for e in events if e.get("eta_seconds") is not None]
+    return merged | {"eta_seconds": max(etas, default=None)}
 
 
 def load_line(event: Mapping[str, Any]) -> str:
