@@ -102,6 +102,10 @@ class Slots:
         """The first slot of the file at `row`."""
         return self._first[row]
 
+    def rows_by_slot(self) -> memoryview:
+        """The rows of all files in the order of their first slots."""
+        return self._by_slot
+
     def row_of_slot(self, slot: int) -> int | None:
         """The file whose first slot is the last one at or before `slot`; None before the first.
 

@@ -1,0 +1,234 @@
+"""The read path: the only file that knows the order store -> origin, and single flight.
+
+    read -> which chunks of the span are missing -> ensure each -> the reader reads the file itself
+    ensure -> present? -> somebody filling it already? -> verify | reserve, fetch, write -> present
+
+A cache fault is never the reader's fault: without room or with a broken disk the bytes come back in
+the answer. Only an origin's error reaches the reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cache_worker.flow import Flow
+from cache_worker.origins import OriginObject
+from cacheop.api.chunk import chunk_span, chunks_of_span
+from cacheop.api.errors import CacheopError, StoreError, SuspendedError
+from cacheop.api.table import PRESENT, SUSPECT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cache_worker.origins import Origin
+    from cache_worker.store import Store
+    from cache_worker.versions import Version
+
+ATTEMPTS = 8
+"""How often a chunk that is evicted again before it was read is fetched again."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the worker counts. Bytes and requests since it started."""
+
+    origin_bytes: int = 0
+    version_origin_bytes: dict[str, int] = field(default_factory=dict)
+    """`origin_bytes` by the version that asked."""
+    demand_origin_bytes: int = 0
+    """The part of `origin_bytes` that a reader waited for."""
+    origin_requests: dict[str, int] = field(default_factory=lambda: {"get": 0, "list": 0})
+    origin_errors: int = 0
+    read_bytes: dict[str, int] = field(default_factory=lambda: {"local": 0, "through": 0})
+    """local: read from the store by readers, as far as they told; through: sent in answers."""
+    read_requests: dict[str, int] = field(default_factory=lambda: {"local": 0, "through": 0})
+    misses: int = 0
+    """Read requests that had to wait for a fill."""
+
+
+@dataclass(slots=True)
+class OriginHealth:
+    """The last thing the origin did."""
+
+    error: CacheopError | None = None
+    since: float = 0.0
+
+    def failed(self, error: CacheopError) -> None:
+        """Remember the first of a row of errors."""
+        if self.error is None:
+            self.since = time.time()
+        self.error = error
+
+    def worked(self) -> None:
+        """It answered."""
+        self.error = None
+
+
+class Cache:
+    """Owns the tasks of the fills under way."""
+
+    def __init__(self, store: Store, origin_of: Callable[[str], Origin]) -> None:
+        """`origin_of` gives the Origin of a mountPoint, or raises UserError."""
+        self.store = store
+        self.counters = Counters()
+        self.origin_health = OriginHealth()
+        self.suspended = False
+        self._origin_of = origin_of
+        self._flow = Flow()
+        self._fills: dict[int, asyncio.Task[bool | memoryview]] = {}
+
+    async def read(
+        self, version: Version, row: int, offset: int, length: int, *, inline: bool = False
+    ) -> memoryview | None:
+        """Make a span readable. None: it is in the file now. Else its bytes (see docs/protocol.md).
+
+        Raises CacheopError: what the origin answered, or SuspendedError.
+        """
+        size = version.index.size(row)
+        length = max(0, min(length, size - offset))
+        chunks = chunks_of_span(size, offset, length)
+        if size == 0:
+            chunks = range(1)
+        missing = self.store.missing(version, row, chunks)
+        if missing:
+            self.counters.misses += 1
+        results = await asyncio.gather(*(self.ensure(version, row, c) for c in missing))
+        kept = all(found is True for found in results)
+        if kept and self.store.has_file(version, row):
+            if not inline:
+                return None
+        elif kept:
+            # Flags without a file: somebody deleted it behind our back. Start over, once.
+            self.store.drop_file(version, row)
+        given = dict(zip(missing, results, strict=True))
+        parts = [
+            await self._bytes(version, row, chunk, offset, length, given.get(chunk))
+            for chunk in chunks
+        ]
+        self.counters.read_bytes["through"] += length
+        self.counters.read_requests["through"] += 1
+        return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+
+    async def _bytes(
+        self,
+        version: Version,
+        row: int,
+        chunk: int,
+        offset: int,
+        length: int,
+        found: bool | memoryview | None,
+    ) -> memoryview:
+        """The part of the span that lies in `chunk`, from where it is now."""
+        start, chunk_bytes = chunk_span(version.index.size(row), chunk)
+        first = max(offset, start)
+        end = min(offset + length, start + chunk_bytes)
+        for _ in range(ATTEMPTS):
+            if isinstance(found, memoryview):
+                return found[first - start : end - start]
+            if found is False:
+                return await self._fetch(version, row, first, end - first, demand=True)
+            data = self.store.read(version, row, chunk, first, end - first)
+            if data is not None:
+                return memoryview(data)
+            if self.store.is_present(version, row, chunk):
+                self.store.drop_file(version, row)
+            found = await self.ensure(version, row, chunk)
+        raise StoreError(
+            f"{version.index.path(row)}: chunk {chunk} was evicted {ATTEMPTS} times while it was read",
+            hint="The quota is too small for what is read at the same time: raise it",
+        )
+
+    async def ensure(
+        self, version: Version, row: int, chunk: int, *, demand: bool = True
+    ) -> bool | memoryview:
+        """True: the chunk is PRESENT. False: there is no room for it. Bytes: could not be stored.
+
+        One fill per chunk, however many ask and whichever version they read; a waiter that goes
+        away does not stop it.
+        """
+        slot = version.slots.first_slot(row) + chunk
+        if self.store.table.state(slot) == PRESENT:
+            return True
+        task = self._fills.get(slot)
+        if task is None:
+            task = asyncio.create_task(self._fill(version, row, chunk, demand=demand))
+            self._fills[slot] = task
+            task.add_done_callback(lambda done: self._filled(slot, done))
+        return await asyncio.shield(task)
+
+    def _filled(self, slot: int, task: asyncio.Task[bool | memoryview]) -> None:
+        del self._fills[slot]
+        if not task.cancelled():
+            task.exception()  # retrieved: whoever waited has it; nobody may have waited any more
+
+    async def _fill(
+        self, version: Version, row: int, chunk: int, *, demand: bool
+    ) -> bool | memoryview:
+        slot = version.slots.first_slot(row) + chunk
+        if self.store.table.state(slot) == SUSPECT and await self.store.verify(version, row, chunk):
+            return True
+        offset, length = chunk_span(version.index.size(row), chunk)
+        if self.suspended:
+            raise SuspendedError(
+                f"{version.index.path(row)} is not in the cache and the Dataset is suspended",
+                hint="`cacheop resume` lets it read the origin again",
+            )
+        if not self.store.reserve(version, row, chunk):
+            return False
+        try:
+            data = await self._fetch(version, row, offset, length, demand=demand)
+        except BaseException:
+            self.store.abandon(version, row, chunk)
+            raise
+        return True if await self.store.write(version, row, chunk, data) else data
+
+    async def _fetch(
+        self, version: Version, row: int, offset: int, length: int, *, demand: bool
+    ) -> memoryview:
+        """From the origin, on condition that it is the object of the manifest."""
+        index = version.index
+        if length == 0:
+            return memoryview(b"")
+        if self.suspended:
+            raise SuspendedError(f"{index.path(row)} is not in the cache; the Dataset is suspended")
+        obj = OriginObject(
+            key=index.origin_key(row),
+            size_bytes=index.size(row),
+            etag=index.etag(row),
+            version_id=index.origin_version(row),
+            mtime_ns=index.mtime_ns(row),
+        )
+        origin = self._origin_of(index.meta["mounts"][index.mount(row)]["mountPoint"])
+        async with self._flow.pass_(length, demand=demand):
+            self.counters.origin_requests["get"] += 1
+            try:
+                data = memoryview(await origin.fetch(obj, offset, length))
+            except CacheopError as error:
+                self.counters.origin_errors += 1
+                self.origin_health.failed(error)
+                raise
+        if len(data) != length:
+            raise StoreError(f"origin gave {len(data)} bytes of {obj.key}, not {length}")
+        self.origin_health.worked()
+        self.counters.origin_bytes += length
+        by_version = self.counters.version_origin_bytes
+        by_version[version.name] = by_version.get(version.name, 0) + length
+        if demand:
+            self.counters.demand_origin_bytes += length
+        return data
+
+    def touched(self, version: Version, row: int, times: int) -> None:
+        """A reader tells that it read a file without asking."""
+        self.store.table.used(version.slots.first_slot(row), int(time.time()), times)
+        self.counters.read_bytes["local"] += version.index.size(row) * times
+        self.counters.read_requests["local"] += times
+
+    async def close(self) -> None:
+        """Cancel the fills under way and wait for them."""
+        tasks = list(self._fills.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

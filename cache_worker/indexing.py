@@ -1,0 +1,170 @@
+"""New versions: run the index child, take over what it made, let old versions go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cacheop.api.errors import CacheopError, NotFoundError, SuspendedError, from_wire
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from cache_worker.cache import Cache
+    from cache_worker.settings import Settings
+    from cache_worker.store import Store
+
+log = logging.getLogger(__name__)
+
+LINE_BYTES = 1 << 20
+CHILD_STOP_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Running:
+    """The index child's progress."""
+
+    keys: int = 0
+    seconds: float = 0.0
+
+
+class Indexing:
+    """Owns the index child and the deletion of old versions. One refresh at a time."""
+
+    def __init__(self, settings: Settings, store: Store, cache: Cache) -> None:
+        self._settings, self._store, self._cache = settings, store, cache
+        self.running: Running | None = None
+        self.error: CacheopError | None = None
+        """Why the last refresh failed; None when it worked."""
+        self.result: dict[str, Any] = {}
+        """What the last refresh found (docs/protocol.md, `refresh`)."""
+        self._refresh: asyncio.Task[dict[str, Any]] | None = None
+        self._listeners: set[Callable[[Running], None]] = set()
+        self._manifests = asyncio.Lock()  # one child at a time looks at manifest/
+
+    async def refresh(self, progress: Callable[[Running], None] | None = None) -> dict[str, Any]:
+        """List the origin; the result. Whoever asks while one runs gets that one's result."""
+        if self._cache.suspended:
+            raise SuspendedError("the Dataset is suspended: the origin is not listed")
+        if self._refresh is None or self._refresh.done():
+            self._refresh = asyncio.create_task(self._run())
+        if progress:
+            self._listeners.add(progress)
+        try:
+            return await asyncio.shield(self._refresh)
+        finally:
+            if progress:
+                self._listeners.discard(progress)
+
+    async def _run(self) -> dict[str, Any]:
+        self.running = Running()
+        started = time.monotonic()
+        try:
+            found: dict[str, Any] = {}
+            self._cache.counters.origin_requests["list"] += 1
+            async with self._manifests:
+                async for line in self._child("index", str(self._settings.path)):
+                    found = line
+                    self._progress(line)
+                if "version" not in found:
+                    raise CacheopError("the index child ended without a result")
+                self._take(found)
+            await self.drop_old()
+            log.info(
+                "version %s: %d files, indexed in %.1f s",
+                found["version"], found["files"], time.monotonic() - started,
+            )  # fmt: skip
+        except CacheopError as error:
+            self.error = error
+            raise
+        else:
+            self.error = None
+            self.result = found
+            return found
+        finally:
+            self.running = None
+
+    def _progress(self, line: dict[str, Any]) -> None:
+        if "error" in line:
+            raise from_wire(line)
+        if "version" not in line:
+            self.running = Running(int(line["keys"]), float(line["seconds"]))
+            for listener in list(self._listeners):
+                listener(self.running)
+
+    def _take(self, found: dict[str, Any]) -> None:
+        version = self._store.versions.add(found["version"])
+        runs = version.slot_runs()
+        if runs:
+            self._store.table.use_slots(max(first + count for first, count in runs))
+        wanted = self._settings.dataset.spec.version
+        if wanted and wanted != version.name:
+            self.pin(wanted)
+
+    def pin(self, name: str) -> None:
+        """Make a kept version the current one. NotFoundError if it is not here."""
+        versions = self._store.versions
+        if name not in versions.state.kept:
+            raise NotFoundError(
+                f"spec.version {name} is not kept here", hint="`cacheop versions` lists what is"
+            )
+        versions.state.current = name
+        versions.save()
+
+    async def close(self) -> None:
+        """Stop a refresh that is under way."""
+        if self._refresh is not None:
+            self._refresh.cancel()
+            await asyncio.gather(self._refresh, return_exceptions=True)
+
+    async def drop_old(self) -> None:
+        """Let versions go that are neither kept nor in use, and what a crash left half-deleted."""
+        versions = self._store.versions
+        for name in versions.droppable(self._settings.dataset.spec.keep_versions):
+            await self.drop(name)
+        for name in list(versions.state.dropping):
+            await self.drop(name)
+
+    async def drop(self, name: str) -> None:
+        """Delete a version; what other versions share stays."""
+        versions = self._store.versions
+        async with self._manifests:
+            versions.begin_drop(name)
+            index = versions.root / f"manifest/{name}.index"
+            if index.exists():
+                async for line in self._child("drop", str(self._settings.path), name):
+                    if "error" in line:
+                        raise from_wire(line)
+                    self._store.forget([(first, count) for first, count in line["runs"]])
+            await asyncio.to_thread(versions.finish_drop, name)
+            versions.dropped(name)
+
+    async def _child(self, *arguments: str) -> AsyncIterator[dict[str, Any]]:
+        """Run a verb of our own; its lines of JSON. The process is gone when this ends."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "cache_worker", *arguments,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, limit=LINE_BYTES,
+        )  # fmt: skip
+        assert process.stdout is not None
+        try:
+            last: dict[str, Any] = {}
+            async for line in process.stdout:
+                last = json.loads(line)
+                yield last
+            code = await process.wait()
+            if code and "error" not in last:
+                raise CacheopError(
+                    f"`python -m cache_worker {arguments[0]}` ended with code {code}",
+                    hint="The worker's log has its output",
+                )
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await asyncio.wait_for(process.wait(), CHILD_STOP_SECONDS)

@@ -1,0 +1,86 @@
+"""Every metric, declared once. The numbers live in plain counters; this exports them when asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from prometheus_client import Metric
+
+    from cache_worker.worker import Worker
+
+
+class WorkerCollector(Collector):
+    """Reads the worker's counters at scrape time."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def collect(self) -> Iterable[Metric]:
+        """All families."""
+        worker = self._worker
+        counters, store = worker.cache.counters, worker.store
+        base = ["dataset", "namespace", "node"]
+        here = [worker.settings.name, worker.settings.namespace, worker.settings.node]
+
+        def counter(name: str, text: str, values: dict[str, int], label: str) -> Metric:
+            family = CounterMetricFamily(f"cacheop_{name}", text, labels=[*base, label])
+            for value, number in values.items():
+                family.add_metric([*here, value], number)
+            return family
+
+        def gauge(name: str, text: str, number: float) -> Metric:
+            family = GaugeMetricFamily(f"cacheop_{name}", text, labels=base)
+            family.add_metric(here, number)
+            return family
+
+        demand = counters.demand_origin_bytes
+        yield counter(
+            "origin_bytes",
+            "Bytes read from the origin, by who waited for them",
+            {"demand": demand, "background": counters.origin_bytes - demand},
+            "reason",
+        )
+        yield counter(
+            "origin_requests", "Requests sent to the origin", counters.origin_requests, "op"
+        )
+        yield counter(
+            "origin_errors", "Origin reads that failed", {"get": counters.origin_errors}, "op"
+        )
+        yield counter(
+            "read_bytes",
+            "Bytes read: local from the store as far as readers told, through in answers",
+            counters.read_bytes,
+            "source",
+        )
+        yield counter("read_requests", "Reads, likewise", counters.read_requests, "source")
+        yield counter("misses", "Reads that waited", {"read": counters.misses}, "op")
+        yield counter("evicted_bytes", "Bytes evicted", {"chunks": store.evicted_bytes}, "what")
+        yield counter("store_errors", "Disk operations that failed", store.errors, "op")
+        yield gauge("cached_bytes", "Bytes in the cache", store.space.used_bytes)
+        yield gauge("quota_bytes", "Bytes the cache may hold", store.space.quota_bytes)
+        yield gauge(
+            "limit_bytes", "Quota, or less where the disk has less", store.space.limit_bytes
+        )
+        yield gauge("reading_through", "1 while nothing can be stored", float(bool(store.fault())))
+        yield gauge(
+            "suspended", "1 while origin reads are suspended", float(worker.cache.suspended)
+        )
+
+
+def exporter(worker: Worker) -> CollectorRegistry:
+    """A registry with this worker's metrics only."""
+    registry = CollectorRegistry()
+    registry.register(WorkerCollector(worker))
+    return registry
+
+
+def render(registry: CollectorRegistry) -> bytes:
+    """The text format."""
+    return generate_latest(registry)

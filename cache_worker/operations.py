@@ -1,0 +1,182 @@
+"""What each operation of docs/protocol.md does: takes fields apart, calls, puts answers together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from cache_worker.flow import Rate
+from cache_worker.load import Load
+from cacheop.api import names
+from cacheop.api.errors import NotFoundError, ProtocolError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from cache_worker.control import Answer, Session
+    from cache_worker.indexing import Running
+    from cache_worker.versions import Version
+    from cache_worker.worker import Worker
+    from cacheop.api.wire import Frame
+
+PROGRESS_SECONDS = 0.25
+READ_MAX_BYTES = 64 << 20
+
+
+class WorkerOperations:
+    """The operations of one worker, found by their name."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    async def run(self, session: Session, request: Frame) -> Answer:
+        """See control.Operations."""
+        op = str(request.meta["op"])
+        handler: Callable[[Session, Frame], Awaitable[Answer]] = getattr(self, f"_{op}")
+        return await handler(session, request)
+
+    async def _auth(self, session: Session, request: Frame) -> Answer:
+        del session, request
+        raise ProtocolError("already authenticated")
+
+    async def _hello(self, session: Session, request: Frame) -> Answer:
+        del session, request
+        return {**self._worker.identity(), **self._worker.health(), "pid": os.getpid()}, b""
+
+    async def _health(self, session: Session, request: Frame) -> Answer:
+        del session, request
+        return self._worker.health(), b""
+
+    async def _bind(self, session: Session, request: Frame) -> Answer:
+        version = self._worker.versions.get(str(request.meta.get("version", "")))
+        version.uses += 1
+
+        def unbind() -> None:
+            version.uses -= 1
+
+        session.on_close.append(unbind)
+        return {
+            "version": version.name,
+            "index": names.index_path(version.name),
+            "slots": names.slots_path(version.name),
+            "table": names.CHUNK_TABLE,
+            "data": names.data_path(version.name),
+        }, b""
+
+    async def _read(self, session: Session, request: Frame) -> Answer:
+        meta = request.meta
+        version = self._worker.versions.get(str(meta["version"]))
+        row, offset, length = int(meta["row"]), int(meta["offset"]), int(meta["length"])
+        if not 0 <= row < version.index.rows or version.index.is_directory(row):
+            raise NotFoundError(f"row {row} of version {version.name} is not a file")
+        if offset < 0 or not 0 <= length <= READ_MAX_BYTES:
+            raise ProtocolError(f"bad span {offset}+{length}: at most {READ_MAX_BYTES} bytes")
+        inline = bool(meta.get("inline")) or not session.same_machine
+        found = await self._worker.cache.read(version, row, offset, length, inline=inline)
+        return ({"present": True}, b"") if found is None else ({"present": False}, found)
+
+    async def _touched(self, session: Session, request: Frame) -> Answer:
+        del session
+        version = self._worker.versions.get(str(request.meta["version"]))
+        for row, times in request.meta["rows"].items():
+            if 0 <= int(row) < version.index.rows and not version.index.is_directory(int(row)):
+                self._worker.cache.touched(version, int(row), int(times))
+        return {}, b""
+
+    async def _status(self, session: Session, request: Frame) -> Answer:
+        del session, request
+        return self._worker.status(), b""
+
+    async def _versions(self, session: Session, request: Frame) -> Answer:
+        del session, request
+        versions = self._worker.versions
+        rows = [
+            {
+                "version": v.name,
+                "files": v.index.files,
+                "bytes": v.index.bytes,
+                "cached_bytes": self._worker.store.cached_bytes(v),
+                "created": versions.created_seconds(v.name),
+                "current": v.name == versions.state.current,
+                "in_use": v.uses > 0,
+            }
+            for v in versions.all()
+        ]
+        return {"versions": sorted(rows, key=lambda row: row["created"])}, b""
+
+    async def _refresh(self, session: Session, request: Frame) -> Answer:
+        latest: list[Running] = []
+        refresh = asyncio.ensure_future(self._worker.indexing.refresh(latest.append))
+        try:
+            while not (await asyncio.wait({refresh}, timeout=PROGRESS_SECONDS))[0]:
+                if latest:
+                    event = {"keys": latest[-1].keys, "seconds": latest[-1].seconds}
+                    await session.send_event(request.request_id, event)
+            return await refresh, b""
+        finally:
+            refresh.cancel()
+
+    async def _load(self, session: Session, request: Frame) -> Answer:
+        worker = self._worker
+        version = worker.versions.get(str(request.meta.get("version", "")))
+        rows = _rows(version, request.meta.get("paths") or [])
+        rate = Rate(worker.settings.dataset.spec.prefetch.max_origin_bytes_per_second)
+        version.uses += 1
+        load = Load(worker.cache, version, rows, rate)
+        task = asyncio.create_task(load.run())
+        try:
+            while not (await asyncio.wait({task}, timeout=PROGRESS_SECONDS))[0]:
+                await session.send_event(request.request_id, load.report())
+            return await task, b""
+        finally:
+            task.cancel()
+            version.uses -= 1
+
+    async def _evict(self, session: Session, request: Frame) -> Answer:
+        del session
+        worker, name = self._worker, str(request.meta.get("version", ""))
+        paths = request.meta.get("paths") or []
+        version = worker.versions.get(name)
+        if name and paths:
+            raise UserError("evict takes paths or a version, not both")
+        if name and version is not worker.versions.get():
+            if version.uses:
+                raise UserError(
+                    f"version {name} is in use", hint="Unmount it or close its readers first"
+                )
+            before = worker.store.space.used_bytes
+            files = version.index.files
+            await worker.indexing.drop(name)
+            gone = before - worker.store.space.used_bytes
+            return {"bytes": gone, "files": files}, b""
+        gone, files = await worker.store.evict_rows(version, _rows(version, paths))
+        return {"bytes": gone, "files": files}, b""
+
+    async def _suspend(self, session: Session, request: Frame) -> Answer:
+        del session, request
+        self._worker.suspend(True)
+        return {}, b""
+
+    async def _resume(self, session: Session, request: Frame) -> Answer:
+        del session, request
+        self._worker.suspend(False)
+        return {}, b""
+
+    async def _shutdown(self, session: Session, request: Frame) -> Answer:
+        del session, request
+        asyncio.get_running_loop().call_later(0.05, self._worker.stop)
+        return {}, b""
+
+
+def _rows(version: Version, paths: list[str]) -> list[range]:
+    """The rows at and below `paths` ([] = all). NotFoundError names the first that is not there."""
+    rows: list[range] = []
+    for path in paths or [""]:
+        row = version.index.resolve(path)
+        if row is None:
+            raise NotFoundError(
+                f"{path} is not in version {version.name}", hint="`cacheop ls` shows what is"
+            )
+        rows += version.index.subtree(row)
+    return rows

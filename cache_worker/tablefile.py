@@ -1,0 +1,182 @@
+"""The writer's side of the chunk table: one process, one loop, so no locks inside.
+
+Every change of a chunk's state goes through here, and through the step table of states.py.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from cache_worker import states
+from cacheop.api.errors import StoreError, UserError
+from cacheop.api.names import CHUNK_TABLE
+from cacheop.api.table import (
+    CAPACITY,
+    COMPLETE,
+    FILE_BYTES,
+    HEADER,
+    INCOMPLETE,
+    MAGIC,
+    PRESENT,
+    STATE_MASK,
+    columns,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cache_worker.disk import Disk
+
+FORMER = 2
+"""File state after an unclean stop: was complete, so readers may hold it; not to be punched."""
+
+# The writer's own header fields, behind cacheop.api.table.HEADER: clean stop?, slots ever used.
+_OWN = struct.Struct("<QQ")
+_OWN_AT = HEADER.size
+
+
+class TableFile:
+    """Owns the fd, the lock and the mapping of `chunks`; closed by `close`."""
+
+    def __init__(self, root: Path, disk: Disk) -> None:
+        self._disk = disk
+        self._fd = disk.open("TABLE:OPEN", str(root / CHUNK_TABLE), os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._fd)
+            raise UserError(
+                f"another worker runs on the cache directory {root}",
+                hint="Stop it first (`cacheop down`), or use another --cache",
+            ) from error
+        if os.fstat(self._fd).st_size == 0:
+            disk.set_size("TABLE:SIZE", self._fd, FILE_BYTES)
+            os.pwrite(self._fd, HEADER.pack(MAGIC, CAPACITY) + _OWN.pack(1, 0), 0)
+        if os.fstat(self._fd).st_size < FILE_BYTES:
+            os.close(self._fd)
+            raise StoreError(f"{root / CHUNK_TABLE} is cut short", hint="Delete it to start empty")
+        self._map = mmap.mmap(self._fd, FILE_BYTES)
+        self._view = memoryview(self._map)
+        found = columns(self._view)
+        self._state, self._file = found["state"], found["file"]
+        self._checksum, self._length = found["checksum"], found["length"]
+        self._accessed, self._reads = found["accessed"], found["reads"]
+        clean, self.used_slots = _OWN.unpack_from(self._view, _OWN_AT)
+        self.was_clean = bool(clean)
+        if not self.was_clean:
+            self._distrust()
+        self._write_own(clean=False)
+
+    def _distrust(self) -> None:
+        """Unclean stop: nothing is known good any more, only believed."""
+        n = self.used_slots
+        self._state[:n] = bytes(self._state[:n]).translate(states.AFTER_UNCLEAN_STOP)
+        former = bytes.maketrans(bytes([COMPLETE]), bytes([FORMER]))
+        self._file[:n] = bytes(self._file[:n]).translate(former)
+
+    def _write_own(self, *, clean: bool) -> None:
+        _OWN.pack_into(self._view, _OWN_AT, int(clean), self.used_slots)
+
+    def close(self, *, clean: bool) -> None:
+        """Unmap and unlock. `clean` promises that all bytes are good: flushes them first."""
+        if clean:
+            self._disk.sync("TABLE:SYNC", self._fd)
+            self._write_own(clean=True)
+            self._map.flush(0, mmap.PAGESIZE)
+        for view in (
+            self._state,
+            self._file,
+            self._checksum,
+            self._length,
+            self._accessed,
+            self._reads,
+            self._view,
+        ):
+            view.release()
+        self._map.close()
+        os.close(self._fd)
+
+    def use_slots(self, end: int) -> None:
+        """Slots below `end` may be used from now on."""
+        if end > self.used_slots:
+            self.used_slots = end
+            self._write_own(clean=False)
+
+    # -- what is known ----------------------------------------------------------------------------
+
+    def state(self, slot: int) -> int:
+        """ABSENT, FILLING, PRESENT or SUSPECT."""
+        return self._state[slot] & STATE_MASK
+
+    def state_byte(self, slot: int) -> int:
+        """State and generation."""
+        return self._state[slot]
+
+    def states(self, first: int, count: int) -> bytes:
+        """The states (without generation) of `count` slots."""
+        return bytes(self._state[first : first + count]).translate(states.STATE_ONLY)
+
+    def file_state(self, first: int) -> int:
+        """INCOMPLETE, COMPLETE or FORMER."""
+        return self._file[first]
+
+    def checksum(self, slot: int) -> int:
+        """xxh3-64 recorded at the fill."""
+        return self._checksum[slot]
+
+    def length(self, slot: int) -> int:
+        """Bytes of the chunk."""
+        return self._length[slot]
+
+    def cached_bytes(self, first: int, count: int) -> int:
+        """Bytes of the PRESENT and SUSPECT chunks among `count` slots."""
+        kinds = self.states(first, count)
+        if not any(kinds):
+            return 0
+        lengths = self._length[first : first + count]
+        return sum(n for n, state in zip(lengths, kinds, strict=True) if state >= PRESENT)
+
+    def last_use(self, first: int) -> tuple[int, int]:
+        """(seconds since the epoch of the last known use, known reads) of a file."""
+        return self._accessed[first], self._reads[first]
+
+    # -- what changes -----------------------------------------------------------------------------
+
+    def step(self, slot: int, name: str) -> None:
+        """One legal step of a chunk."""
+        self._state[slot] = states.step(self._state[slot], name)
+
+    def record(self, slot: int, checksum: int, length_bytes: int) -> None:
+        """What the chunk's bytes must be; written before the flag that says they are there."""
+        self._checksum[slot] = checksum
+        self._length[slot] = length_bytes
+
+    def complete_if_whole(self, first: int, count: int) -> bool:
+        """Set the file's COMPLETE flag if every chunk is PRESENT; whether it is complete now."""
+        if count > 1 and self.states(first, count).count(PRESENT) != count:
+            return False
+        if count == 1 and self.state(first) != PRESENT:
+            return False
+        self._file[first] = COMPLETE
+        return True
+
+    def incomplete(self, first: int) -> None:
+        """The file is not complete any more; set before any of its bytes go."""
+        self._file[first] = INCOMPLETE
+
+    def used(self, first: int, now: int, times: int) -> None:
+        """A file was read `times` times, last at `now`."""
+        self._accessed[first] = now
+        self._reads[first] = min(self._reads[first] + times, 0xFFFFFFFF)
+
+    def forget(self, first: int, count: int) -> int:
+        """Slots that no version uses any more: drop what they hold. The bytes that went."""
+        gone = self.cached_bytes(first, count)
+        kept = bytes(self._state[first : first + count])
+        self._state[first : first + count] = kept.translate(states.AFTER_FORGET)
+        self._file[first : first + count] = bytes(count)
+        return gone

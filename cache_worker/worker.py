@@ -1,0 +1,314 @@
+"""`python -m cache_worker work CONFIG`: one Dataset on one node. Wiring, start, stop.
+
+The only writer of the store. Everything runs on one asyncio loop; four threads write and hash large
+chunks. Owned here: the table, the sockets, the background tasks, and the origins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from cache_worker import report, settings
+from cache_worker.cache import Cache
+from cache_worker.control import Server
+from cache_worker.disk import Disk, require_writable
+from cache_worker.eviction import POLICIES
+from cache_worker.flow import Rate
+from cache_worker.http import HttpServer
+from cache_worker.indexing import Indexing
+from cache_worker.load import Load
+from cache_worker.metrics import exporter, render
+from cache_worker.operations import WorkerOperations
+from cache_worker.origins import open_origin
+from cache_worker.space import DEFAULT_QUOTA_SHARE, Space
+from cache_worker.store import Store
+from cache_worker.versions import Versions
+from cacheop.api import names
+from cacheop.api.errors import CacheopError, UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from cache_worker.origins import Origin
+
+log = logging.getLogger("cacheop.worker")
+
+WRITER_THREADS = 4
+SPACE_SECONDS = 1.0
+VERIFY_WINDOW = 4096
+STOP_SECONDS = 8.0
+
+
+def space_for(config: settings.Settings, disk_bytes: int) -> Space:
+    """The account of the Dataset's tier, from its spec. UserError for tiers that do not work yet."""
+    tiers = config.dataset.spec.cache.tiers
+    if len(tiers) > 1 or (tiers and tiers[0].medium != "Disk"):
+        raise UserError(
+            "spec.cache.tiers: this version keeps one tier with `medium: Disk`",
+            hint="For memory, put the cache directory on a tmpfs: `cacheop up --cache /dev/shm/…`",
+        )
+    if not tiers:
+        return Space(int(disk_bytes * DEFAULT_QUOTA_SHARE))
+    quota = tiers[0].quota_bytes or int(disk_bytes * DEFAULT_QUOTA_SHARE)
+    return Space(quota, high=tiers[0].high, low=tiers[0].low)
+
+
+class Worker:
+    """Everything of one running worker. Build it on the loop that runs it."""
+
+    def __init__(self, config: settings.Settings, disk: Disk) -> None:
+        self.settings = config
+        require_writable(config.root)
+        space = space_for(config, disk.space("WORKER:SPACE", str(config.root))[1])
+        spec = config.dataset.spec
+        policy = "NoEvict" if spec.cache.pin else spec.cache.eviction.policy
+        if policy not in POLICIES:
+            raise UserError(f"spec.cache.eviction.policy {policy} is not in this version")
+        self._pool = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="store")
+        self.versions = Versions(config.root, disk)
+        self.store = Store(self.versions, disk, space, POLICIES[policy](), self._pool)
+        self._origins: dict[str, Origin] = {}
+        self.cache = Cache(self.store, self._origin)
+        self.cache.suspended = spec.suspend or self.versions.state.suspended
+        self.indexing = Indexing(config, self.store, self.cache)
+        self._registry = exporter(self)
+        self._server = Server(WorkerOperations(self))
+        self._http = HttpServer(lambda: render(self._registry), self.health)
+        self._addresses = {"http": "", "tcp": ""}
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- life -------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until `stop`, then close everything."""
+        await self._listen()
+        for name in self.versions.broken:
+            log.warning("version %s cannot be opened and is dropped", name)
+        self._spawn(self._index())
+        self._spawn(self._watch_space())
+        if not self.store.table.was_clean:
+            self._spawn(self._verify())
+        log.info("worker of %s/%s is up", self.settings.namespace, self.settings.name)
+        await self._stopping.wait()
+        await asyncio.wait_for(self._close(), STOP_SECONDS)
+
+    def stop(self) -> None:
+        """End `run`."""
+        self._stopping.set()
+
+    async def _listen(self) -> None:
+        config = self.settings
+        all_ops, client_ops = names.CONTROL_OPS, names.CLIENT_OPS
+        await self._server.listen_unix(config.root / names.WORKER_SOCKET, 0o600, all_ops)
+        await self._server.listen_unix(config.root / names.CLIENT_SOCKET, 0o666, client_ops)
+        if config.tcp:
+            if config.token_file is None:
+                raise UserError("listening on TCP needs a token", hint="Set token_file")
+            token = config.token_file.read_bytes().strip()
+            tokens = {"client": token, "control": token}
+            host, _, port = config.tcp.rpartition(":")
+            self._addresses["tcp"] = await self._server.listen_tcp(host, int(port), tokens)
+        if config.http:
+            host, _, port = config.http.rpartition(":")
+            self._addresses["http"] = await self._http.listen(host, int(port))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception():
+            log.error("background work failed", exc_info=task.exception())
+
+    async def _close(self) -> None:
+        self._http.close()
+        await self._server.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.indexing.close()
+        await self.cache.close()
+        for origin in self._origins.values():
+            await origin.close()
+        for name, count in self.cache.counters.version_origin_bytes.items():
+            kept = self.versions.state.origin_bytes
+            kept[name] = kept.get(name, 0) + count
+        self.versions.save()
+        self._pool.shutdown()
+        self.store.close(clean=True)
+
+    # -- background -------------------------------------------------------------------------------
+
+    async def _index(self) -> None:
+        """The first version, then (with spec.refresh.interval) new ones, and spec.preload."""
+        spec = self.settings.dataset.spec
+        if spec.version and spec.version in self.versions.state.kept:
+            self.indexing.pin(spec.version)
+        if self.versions.current() is None and not self.cache.suspended:
+            await self._refresh()
+        await self.indexing.drop_old()
+        if spec.preload:
+            self._spawn(self._preload([target.path for target in spec.preload]))
+        interval = spec.refresh.interval_seconds
+        while interval:
+            await asyncio.sleep(interval)
+            if not self.cache.suspended:
+                await self._refresh()
+
+    async def _refresh(self) -> None:
+        try:
+            await self.indexing.refresh()
+        except CacheopError as error:
+            log.error("indexing failed: %s", error)  # noqa: TRY400 - the message says it all
+
+    async def _preload(self, paths: list[str]) -> None:
+        version = self.versions.current()
+        if version is None:
+            return
+        found = [version.index.resolve(path) for path in paths]
+        rows = [level for row in found if row is not None for level in version.index.subtree(row)]
+        rate = Rate(self.settings.dataset.spec.prefetch.max_origin_bytes_per_second)
+        result = await Load(self.cache, version, rows, rate).run()
+        log.info("preload: %s", result)
+
+    async def _watch_space(self) -> None:
+        while True:
+            self.store.look_at_disk()
+            excess = self.store.space.above_high()
+            if excess:
+                self.store.evict(excess)
+            await asyncio.sleep(SPACE_SECONDS)
+
+    async def _verify(self) -> None:
+        """After an unclean stop: check what the table says against the bytes, at low priority."""
+        table = self.store.table
+        for window in range(0, table.used_slots, VERIFY_WINDOW):
+            count = min(VERIFY_WINDOW, table.used_slots - window)
+            for slot in self.store.suspects(window, count):
+                owner = self.store.owner(slot)
+                if owner is None:
+                    self.store.forget([(slot, 1)])
+                    continue
+                version, row = owner
+                await self.store.verify(version, row, slot - version.slots.first_slot(row))
+                await asyncio.sleep(0)
+        log.info("verified the cache after an unclean stop")
+
+    # -- what others ask --------------------------------------------------------------------------
+
+    def _origin(self, mount_point: str) -> Origin:
+        found = self._origins.get(mount_point)
+        if found is None:
+            for mount in self.settings.dataset.spec.mounts:
+                if mount.mount_point == mount_point:
+                    found = open_origin(mount, self.settings.secrets)
+                    self._origins[mount_point] = found
+                    return found
+            raise UserError(f"{mount_point} is not among spec.mounts any more")
+        return found
+
+    def suspend(self, suspended: bool) -> None:
+        """Stop (or allow) all origin reads; cached reads go on. Survives a restart."""
+        self.cache.suspended = suspended
+        self.versions.state.suspended = suspended
+        self.versions.save()
+
+    def identity(self) -> dict[str, Any]:
+        """Who this worker is."""
+        config = self.settings
+        return {"namespace": config.namespace, "dataset": config.name, "node": config.node}
+
+    def health(self) -> dict[str, Any]:
+        """Ready or not, and why."""
+        facts = self._facts()
+        phase = report.phase(facts)
+        return {
+            "ready": phase == "Ready",
+            "phase": phase,
+            "version": facts.version,
+            "conditions": report.conditions(facts),
+        }
+
+    def status(self) -> dict[str, Any]:
+        """See docs/protocol.md."""
+        version = self.versions.current()
+        running = self.indexing.running
+        skipped = version.index.meta.get("skipped", {}) if version else {}
+        return report.status(
+            self._facts(),
+            {**self.identity(), "pid": os.getpid()},
+            skipped,
+            {
+                "file_count": version.index.files if version else 0,
+                "origin_requests": self.cache.counters.origin_requests,
+                "indexing": {"keys": running.keys, "seconds": running.seconds} if running else None,
+                "addresses": self._addresses,
+                "mounts": [
+                    {"target": str(m.target), "mode": "Fuse", "why": "plain FUSE reads"}
+                    for m in self.settings.mounts
+                ],
+                "root": str(self.settings.root),
+            },
+        )
+
+    def _facts(self) -> report.Facts:
+        version = self.versions.current()
+        counters, space = self.cache.counters, self.store.space
+        name = version.name if version else ""
+        return report.Facts(
+            version=name,
+            bytes_total=version.index.bytes if version else 0,
+            cached_bytes=self.store.cached_bytes(version) if version else 0,
+            quota_bytes=space.quota_bytes,
+            used_bytes=space.used_bytes,
+            suspended=self.cache.suspended,
+            indexing=self.indexing.running is not None,
+            index_error=self.indexing.error,
+            origin_error=self.cache.origin_health.error,
+            disk_fault=self.store.fault(),
+            short_of_disk=space.is_short_of_disk,
+            origin_bytes=counters.version_origin_bytes.get(name, 0)
+            + self.versions.state.origin_bytes.get(name, 0),
+            demand_origin_bytes=counters.demand_origin_bytes,
+            read_bytes=sum(counters.read_bytes.values()),
+        )
+
+
+async def _serve(config: settings.Settings) -> None:
+    worker = Worker(config, Disk())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    await worker.run()
+
+
+def main(arguments: list[str]) -> int:
+    """Run until told to stop. Exit code 2: the configuration is wrong, starting again won't help."""
+    logging.basicConfig(
+        level=os.environ.get("CACHEOP_LOG", "INFO"),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    code = 0
+    try:
+        asyncio.run(_serve(settings.load(arguments[0])))
+    except CacheopError as error:
+        log.error("%s", error)  # noqa: TRY400 - the message says it all
+        code = error.exit_code
+    except Exception:
+        log.exception("the worker failed")
+        code = 1
+    # obstore may abort in the interpreter's own shutdown: everything is flushed, so leave at once.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
