@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping  # noqa: TC003 - the parser reads 
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from cacheop.api.document import read_document, write_document
+from cacheop.api.document import LABEL, read_document, write_document
 from cacheop.api.model import JSON, Limits, Notation, Problem, Rule
-from cacheop.api.mounts import MOUNT_RULES, check_mount_point, overlaps
+from cacheop.api.mounts import MOUNT_RULES, OVERLAP_RULE, check_mount_point, overlaps
 from cacheop.api.parse import spec_error
 from cacheop.api.quantity import (
     DURATION_PATTERN,
@@ -23,8 +23,8 @@ from cacheop.api.quantity import (
     parse_quantity,
 )
 from cacheop.api.scheduling import (
-    _DNS_NAME,
-    _POD_LABELS,
+    DNS_NAME,
+    POD_LABELS,
     LocalReference,
     NodeAffinity,
     Resources,
@@ -42,18 +42,14 @@ DURATION = Notation(
     format_duration,
     {"type": "string", "pattern": DURATION_PATTERN, "maxLength": TEXT_MAX_LENGTH},
 )
-LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 PATH_PATTERN = r"^/([^/]+(/[^/]+)*)?$"
 VERSION_PATTERN = r"^([0-9a-f]{8,64})?$"
 
-_PATH = Limits(max_length=1024, pattern=PATH_PATTERN, says='a path such as "/" or "/train"')
-_LABEL = Limits(
-    max_length=63, pattern=LABEL_PATTERN, says="a DNS label (a-z, 0-9 and -, at most 63, no dots)"
-)
-_VERSION = Limits(max_length=64, pattern=VERSION_PATTERN, says="a version (`cacheop versions`)")
+PATH = Limits(max_length=1024, pattern=PATH_PATTERN, says='a path such as "/" or "/train"')
+VERSION = Limits(max_length=64, pattern=VERSION_PATTERN, says="a version (`cacheop versions`)")
 _KEY = Limits(pattern=r"^[-._a-zA-Z0-9]+$", says="a key of a Secret")
 _RATIO = Limits(minimum=0.05, maximum=1)
-_RATE = Limits(name="maxOriginBytesPerSecond", notation=QUANTITY, minimum=1)
+RATE = Limits(name="maxOriginBytesPerSecond", notation=QUANTITY, minimum=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +60,7 @@ class EncryptOption:
     """Name of the option."""
     secret_name: Annotated[
         str,
-        Limits(name="valueFrom.secretKeyRef.name", pattern=_DNS_NAME.pattern, says=_DNS_NAME.says),
+        Limits(name="valueFrom.secretKeyRef.name", pattern=DNS_NAME.pattern, says=DNS_NAME.says),
     ]
     """Name of the Secret."""
     secret_key: Annotated[
@@ -79,7 +75,7 @@ class Mount:
 
     mount_point: Annotated[str, Limits(max_length=1024, check=check_mount_point)]
     """URL of the prefix, such as s3://bucket/imagenet/."""
-    path: Annotated[str, _PATH] = "/"
+    path: Annotated[str, PATH] = "/"
     """Where it appears in the Dataset; no mount lies within another."""
     options: Annotated[Mapping[str, JSON], Limits(max_items=64, key_max_length=128)] = field(
         default_factory=dict
@@ -116,7 +112,7 @@ class Refresh:
 class PathTarget:
     """A file or directory of the Dataset."""
 
-    path: Annotated[str, _PATH] = "/"
+    path: Annotated[str, PATH] = "/"
     """Its path."""
 
 
@@ -124,9 +120,7 @@ class PathTarget:
 class ShareWith:
     """Other namespaces that may read this Dataset through the same workers."""
 
-    namespaces: Annotated[
-        tuple[Annotated[str, _LABEL], ...], Limits(max_items=64, unique=True)
-    ] = ()
+    namespaces: Annotated[tuple[Annotated[str, LABEL], ...], Limits(max_items=64, unique=True)] = ()
     """Only those annotated cacheop.io/accept-from with this namespace's name."""
 
 
@@ -200,7 +194,7 @@ class Prefetch:
     """Plan fetches only what training code announced, Off nothing."""
     headers: bool = False
     """Fetch the first chunk of big files when a version is new."""
-    max_origin_bytes_per_second: Annotated[int | None, _RATE] = None
+    max_origin_bytes_per_second: Annotated[int | None, RATE] = None
     """Most bytes a second from the origin for what nobody waits for; unset means no limit."""
 
 
@@ -234,21 +228,21 @@ class Worker:
     """Workers that may be replaced at the same time."""
     resources: Resources = field(default_factory=Resources)
     """CPU and memory; memory of a Memory tier is added."""
-    service_account_name: Annotated[str | None, _DNS_NAME] = None
+    service_account_name: Annotated[str | None, DNS_NAME] = None
     """Whose cloud identity the origin sees."""
-    pod_labels: Annotated[Mapping[str, Annotated[str, Limits(max_length=63)]], _POD_LABELS] = field(
+    pod_labels: Annotated[Mapping[str, Annotated[str, Limits(max_length=63)]], POD_LABELS] = field(
         default_factory=dict
     )
     """Labels to add; those under cacheop.io/ and app.kubernetes.io/ are refused."""
     pod_annotations: Annotated[
-        Mapping[str, Annotated[str, Limits(max_length=4096)]], _POD_LABELS
+        Mapping[str, Annotated[str, Limits(max_length=4096)]], POD_LABELS
     ] = field(default_factory=dict)
     """Annotations to add; those under cacheop.io/ and app.kubernetes.io/ are refused."""
     image_pull_secrets: Annotated[
         tuple[LocalReference, ...], Limits(max_items=16, keys=("name",))
     ] = ()
     """Secrets for the image's registry."""
-    priority_class_name: Annotated[str | None, _DNS_NAME] = None
+    priority_class_name: Annotated[str | None, DNS_NAME] = None
     """PriorityClass of the pods."""
 
 
@@ -257,10 +251,11 @@ class DatasetSpec:
     """What to cache and how. Everything but `mounts` is optional."""
 
     mounts: Annotated[
-        tuple[Mount, ...], Limits(minimum=1, max_items=64, keys=("path",), check=overlaps)
+        tuple[Mount, ...],
+        Limits(minimum=1, max_items=64, keys=("path",), check=overlaps, rules=(OVERLAP_RULE,)),
     ]
     """Where the data comes from."""
-    version: Annotated[str, _VERSION] = ""
+    version: Annotated[str, VERSION] = ""
     """The version that is served; empty means the newest."""
     keep_versions: Annotated[int, Limits(minimum=1, maximum=100)] = 2
     """How many versions stay besides those in use."""
@@ -286,7 +281,7 @@ class DatasetSpec:
     """How training pods see the files."""
     deletion: Deletion = Deletion()
     """What deleting the Dataset does."""
-    node_affinity: NodeAffinity = NodeAffinity()
+    node_affinity: NodeAffinity = field(default_factory=NodeAffinity)
     """Nodes on which workers may run."""
     tolerations: Annotated[tuple[Toleration, ...] | None, Limits(max_items=32)] = None
     """Taints that workers tolerate; unset means every taint."""

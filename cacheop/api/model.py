@@ -9,7 +9,6 @@ each may be `| None`, which means "may be absent" (then the default is None). A 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -124,24 +123,32 @@ class Field:
     """MISSING when the field is required."""
 
 
-@functools.cache
 def fields_of(model: type[Any]) -> tuple[Field, ...]:
     """The fields of a dataclass in order."""
+    if model not in _FIELDS:
+        _FIELDS[model] = tuple(_fields(model))
+    return _FIELDS[model]
+
+
+def _fields(model: type[Any]) -> Iterator[Field]:
     hints = typing.get_type_hints(model, include_extras=True)
-    found = []
     for field in dataclasses.fields(model):
         kind = _kind(hints[field.name], Limits())
         name = kind.limits.name or camel(field.name)
         default = field.default
         if field.default_factory is not MISSING:
             default = field.default_factory()
-        found.append(Field(field.name, tuple(name.split(".")), kind, default))
-    return tuple(found)
+        yield Field(field.name, tuple(name.split(".")), kind, default)
 
 
-@functools.cache
-def tree_of(model: type[Any]) -> dict[str, Any]:
-    """The fields of a dataclass as the document nests them: name -> Field or another such dict."""
+def tree_of(model: type[Any]) -> Mapping[str, Any]:
+    """The fields of a dataclass as the document nests them: name -> Field or another such map."""
+    if model not in _TREES:
+        _TREES[model] = _tree(model)
+    return _TREES[model]
+
+
+def _tree(model: type[Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for field in fields_of(model):
         level = tree
@@ -149,6 +156,11 @@ def tree_of(model: type[Any]) -> dict[str, Any]:
             level = level.setdefault(name, {})
         level[field.names[-1]] = field
     return tree
+
+
+# What is read off a class never changes; two threads that find it missing write the same.
+_FIELDS: dict[type[Any], tuple[Field, ...]] = {}
+_TREES: dict[type[Any], dict[str, Any]] = {}
 
 
 def camel(attribute: str) -> str:

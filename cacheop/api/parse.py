@@ -91,7 +91,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
     known = list(known)
     folded = {k.lower(): k for k in known}
-    found = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.6)
+    cutoff = 0.5 if len(word) < 4 else 0.6
+    found = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=cutoff)
     return f', did you mean "{folded[found[0]]}"?' if found else ""
 
 

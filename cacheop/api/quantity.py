@@ -39,24 +39,27 @@ _MICROSECONDS = {
 }
 
 
-def parse_quantity(value: str | int) -> int:
+def parse_quantity(value: object) -> int:
     """Bytes in `500Gi`, `1.5T`, `2e9` or a whole number; a fraction of a byte is rounded up.
 
     Raises SpecError. The suffixes below one (`100m`) are no sizes: they are nearly always a slip.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value <= MAX_BYTES:
-            raise SpecError(f"{value} is not a size between 0 and 8Ei")
+            raise SpecError(f"{_shown(value)} is not a size between 0 and 8Ei")
         return value
-    match = _QUANTITY.fullmatch(value) if _is_short_text(value) else None
+    match = _QUANTITY.fullmatch(_short_text(value))
     if match is None:
         raise SpecError(f"{_shown(value)} is not a size such as 500Gi or 1.5T{_size_help(value)}")
     whole, fraction, suffix = match[1], match[2] or "", match[3] or ""
-    scale = _SCALE[suffix] if suffix in _SCALE else 10 ** int(suffix[1:])
-    size_bytes = -(-int(whole + fraction) * scale // 10 ** len(fraction))
+    if suffix in _SCALE:
+        scale: int = _SCALE[suffix]
+    else:
+        scale = pow(10, int(suffix[1:]))
+    size_bytes = -(-int(whole + fraction) * scale // pow(10, len(fraction)))
     if size_bytes > MAX_BYTES:
         raise SpecError(f"{_shown(value)} is more than 8Ei")
-    return size_bytes
+    return int(size_bytes)
 
 
 def format_quantity(size_bytes: int) -> str:
@@ -70,22 +73,21 @@ def format_quantity(size_bytes: int) -> str:
     return min(candidates, key=len)
 
 
-def parse_duration(value: str) -> float:
+def parse_duration(value: object) -> float:
     """Seconds in `10m`, `1h30m`, `250ms`, `30d`, to the microsecond. Raises SpecError."""
-    if not _is_short_text(value) or _DURATION.fullmatch(value) is None:
-        digits = str(value) if isinstance(value, int) else value
-        bare = isinstance(digits, str) and digits.isascii() and digits.isdigit()
-        unit = f'; for seconds write "{digits}s"' if bare and not isinstance(value, bool) else ""
-        raise SpecError(f"{_shown(value)} is not a duration such as 90s, 10m or 30d{unit}")
+    text = _short_text(value)
+    if _DURATION.fullmatch(text) is None:
+        digits = text or str(value)
+        bare = digits.isascii() and digits.isdigit() and len(digits) < TEXT_MAX_LENGTH
+        help_ = f'; for seconds write "{digits}s"' if bare else ""
+        raise SpecError(f"{_shown(value)} is not a duration such as 90s, 10m or 30d{help_}")
     microseconds = 0
-    for part in _DURATION_PART.finditer(value):
+    for part in _DURATION_PART.finditer(text):
         fraction = part[2] or ""
-        digits, scale = int(part[1] + fraction), _MICROSECONDS[part[3]]
-        microseconds += digits * scale // 10 ** len(fraction)
-    seconds = microseconds / 10**6
-    if seconds > MAX_SECONDS:
+        microseconds += int(part[1] + fraction) * _MICROSECONDS[part[3]] // pow(10, len(fraction))
+    if microseconds > MAX_SECONDS * 10**6:
         raise SpecError(f"{_shown(value)} is more than 100 years")
-    return seconds
+    return microseconds / 10**6
 
 
 def format_duration(seconds: float) -> str:
@@ -98,18 +100,19 @@ def format_duration(seconds: float) -> str:
     return f"{whole}.{rest:06d}".rstrip("0").rstrip(".") + "s"
 
 
-def _is_short_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= TEXT_MAX_LENGTH
+def _short_text(value: object) -> str:
+    """`value` if it is a text that may be a size or duration, else the empty text."""
+    return value if isinstance(value, str) and len(value) <= TEXT_MAX_LENGTH else ""
 
 
 def _shown(value: object) -> str:
-    text = repr(value) if not isinstance(value, str) else f'"{value}"'
+    text = f'"{value}"' if isinstance(value, str) else f"{value!r}"
     return text if len(text) <= 40 else text[:37] + "…"
 
 
 def _size_help(value: object) -> str:
     """What was probably meant: `500GB` -> 500G, `100m` -> 100M."""
-    match = _LOOSE_SIZE.fullmatch(value) if _is_short_text(value) else None  # type: ignore[arg-type]
+    match = _LOOSE_SIZE.fullmatch(_short_text(value))
     if match is None:
         return ""
     letter = match[2].upper()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping  # noqa: TC003 - the parser reads the annotations
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from cacheop.api.model import Limits, Problem, Rule
 
@@ -21,7 +21,7 @@ AMOUNT_PATTERN = r"^[0-9]+(\.[0-9]+)?(m|Ki|Mi|Gi|Ti|Pi|Ei|k|M|G|T|P|E)?$"
 
 _LABEL_KEY = Limits(max_length=317, pattern=LABEL_KEY_PATTERN, says="a label name")
 _LABEL_VALUE = Limits(max_length=63, pattern=LABEL_VALUE_PATTERN, says="a label value")
-_DNS_NAME = Limits(pattern=DNS_NAME_PATTERN, says="a Kubernetes name")
+DNS_NAME = Limits(pattern=DNS_NAME_PATTERN, says="a Kubernetes name")
 _AMOUNT = Limits(max_length=32, pattern=AMOUNT_PATTERN, says='an amount such as "500m" or "2Gi"')
 
 
@@ -35,7 +35,7 @@ _NO_RESERVED = Rule(
     "self.all(k, !k.startsWith('cacheop.io/') && !k.startsWith('app.kubernetes.io/'))",
     "names under cacheop.io/ and app.kubernetes.io/ are reserved for cacheop itself",
 )
-_POD_LABELS = Limits(max_items=32, key_max_length=317, check=_not_reserved, rules=(_NO_RESERVED,))
+POD_LABELS = Limits(max_items=32, key_max_length=317, check=_not_reserved, rules=(_NO_RESERVED,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,12 @@ class NodeSelectorRequirement:
     ] = ()
     """What it is compared with; none for Exists and DoesNotExist, one number for Gt and Lt."""
 
-    RULES = (
+    RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "self.operator in ['Exists', 'DoesNotExist'] ? size(self.values) == 0"
-            " : (self.operator in ['Gt', 'Lt'] ? size(self.values) == 1 : size(self.values) > 0)",
+            "self.operator in ['Exists', 'DoesNotExist']"
+            " ? !has(self.values) || size(self.values) == 0"
+            " : has(self.values) && size(self.values) > 0"
+            " && (self.operator in ['In', 'NotIn'] || size(self.values) == 1)",
             "In and NotIn need values, Gt and Lt exactly one, Exists and DoesNotExist none",
         ),
     )
@@ -132,5 +134,5 @@ class Resources:
 class LocalReference:
     """An object in the Dataset's namespace."""
 
-    name: Annotated[str, _DNS_NAME]
+    name: Annotated[str, DNS_NAME]
     """Its name."""
