@@ -20,7 +20,8 @@ def main() -> int:
     """Run the verb; its module flushes and may end the process itself."""
     if len(sys.argv) < 2 or sys.argv[1] not in VERBS:
         print(  # noqa: T201 - this is a command
-            f"usage: python -m cache_worker {'|'.join(VERBS)} …", file=sys.stderr)
+            f"usage: python -m cache_worker {'|'.join(VERBS)} …", file=sys.stderr
+        )
         return 2
     module = importlib.import_module(VERBS[sys.argv[1]])
     code: int = module.main(sys.argv[2:])

@@ -137,7 +137,7 @@ class Cache:
                 self.store.drop_file(version, row)
             found = await self.ensure(version, row, chunk)
         raise StoreError(
-            f"{version.index.path(row)}: chunk {chunk} was evicted {ATTEMPTS} times while it was read",
+            f"{version.index.path(row)}: chunk {chunk} was evicted {ATTEMPTS} times while read",
             hint="The quota is too small for what is read at the same time: raise it",
         )
 

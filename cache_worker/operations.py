@@ -1,4 +1,4 @@
-"""What each operation of docs/protocol.md does: takes fields apart, calls, puts answers together."""
+"""What each operation of docs/protocol.md does: fields in, calls, answers out."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The bytes of a Dataset on this node: sparse files, the chunk table, and the room they may take.
+"""The bytes of a Dataset on this node: sparse files, the chunk table, the room they take.
 
-All methods run on the worker's loop; only writing and hashing of large chunks goes to threads, on an
-fd that the loop opened. The rules that readers rely on are in docs/architecture.md.
+All methods run on the worker's loop; only writing and hashing of large chunks goes to threads,
+on an fd that the loop opened. The rules that readers rely on are in docs/architecture.md.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class Store:
         return xxhash.xxh3_64_intdigest(data)
 
     def _open_for_fill(self, version: Version, row: int, size: int) -> int:
-        """The one inode that all versions of this content share. On the loop, so no two are made."""
+        """The one inode that all versions of this content share; made on the loop, so only once."""
         path = version.path(row)
         flags = os.O_WRONLY
         if len(self.versions.all()) == 1 or not self.has_file(version, row):
@@ -336,7 +336,7 @@ class Store:
             elif punch:
                 self._punch(version, row, punch)
         except OSError as error:
-            # The flags are gone, so nobody reads the bytes; the blocks come back with the next drop.
+            # The flags are gone, so nobody reads the bytes; the blocks come back next time.
             self._failed("drop", error)
         self.space.dropped(gone)
         self.evicted_bytes += gone

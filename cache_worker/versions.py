@@ -39,7 +39,7 @@ class Version:
     _runs: list[tuple[int, int]] | None = None
 
     def slot_runs(self) -> list[tuple[int, int]]:
-        """The version's slots as (first, count) runs. Walks the files once if they are scattered."""
+        """The version's slots as (first, count) runs; walks the files if they are scattered."""
         if self._runs is None:
             first, size, rows = self.slots.first_slot, self.index.size, self.slots.rows_by_slot()
             runs: list[tuple[int, int]] = []

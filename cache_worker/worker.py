@@ -46,7 +46,7 @@ STOP_SECONDS = 8.0
 
 
 def space_for(config: settings.Settings, disk_bytes: int) -> Space:
-    """The account of the Dataset's tier, from its spec. UserError for tiers that do not work yet."""
+    """The account of the Dataset's tier, from its spec. UserError for tiers not built yet."""
     tiers = config.dataset.spec.cache.tiers
     if len(tiers) > 1 or (tiers and tiers[0].medium != "Disk"):
         raise UserError(
@@ -293,7 +293,7 @@ async def _serve(config: settings.Settings) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run until told to stop. Exit code 2: the configuration is wrong, starting again won't help."""
+    """Run until told to stop. Exit code 2: the configuration is wrong."""
     logging.basicConfig(
         level=os.environ.get("CACHEOP_LOG", "INFO"),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
