@@ -12,6 +12,7 @@ Identical on every node that indexed the same version (what is local to a node i
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from typing import Any
@@ -130,6 +131,13 @@ class Index:
             return range(self._top)
         first = self._first[row]
         return range(first, first + self._count[row])
+
+    def entries(self, rows: range) -> tuple[list[bytes], bytes]:
+        """(names, kinds) of consecutive `rows`, such as `children` gives: for listings."""
+        at = self._name_at[rows.start : rows.stop + 1].tolist()
+        names, base = bytes(self._names[at[0] : at[-1]]), at[0]
+        kinds = bytes(self._kind[rows.start : rows.stop])
+        return [names[a - base : b - base] for a, b in itertools.pairwise(at)], kinds
 
     def lookup(self, parent: int, name: bytes) -> int | None:
         """The row of `name` in directory `parent` (or ROOT); None if it is not there."""

@@ -22,7 +22,7 @@ DATA_DIR = "data"  # data/<version>/<path>
 STATE_FILE = "state.json"  # current and kept versions, suspended or not; replaced atomically
 
 # Operations of the framed protocol; docs/protocol.md has their fields.
-CLIENT_OPS = frozenset({"auth", "hello", "bind", "read", "touched", "health"})
+CLIENT_OPS = frozenset({"auth", "hello", "bind", "manifest", "read", "touched", "health"})
 CONTROL_OPS = CLIENT_OPS | {
     "status", "refresh", "load", "evict", "suspend", "resume", "versions", "shutdown",
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Reads through fsspec: `cacheop://dataset[.namespace][@version]/path`."""
