@@ -36,6 +36,11 @@ def is_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
+def has_colour() -> bool:
+    """NO_COLOR that is not empty says no (no-color.org)."""
+    return not os.environ.get("NO_COLOR")
+
+
 def note(text: str, output: Format = Format.TEXT) -> None:
     """Say something that is not the result."""
     if output is Format.TEXT:

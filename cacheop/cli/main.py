@@ -1,0 +1,331 @@
+"""The `cacheop` command: what the verbs take.
+
+What they do is imported when they are called, so that help and completion start at once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from cacheop.api.errors import CacheopError
+from cacheop.cli.output import Format
+
+app = typer.Typer(
+    name="cacheop",
+    help="A cache for AI training data: a Dataset file becomes local speed from slow storage.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 3 nothing runs, 4 not found.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def complete_name(incomplete: str) -> list[str]:
+    """The Datasets that run here, for the shell's completion."""
+    from cacheop import local
+
+    found = [f"{r.namespace}/{r.name}" for r in local.all_records()]
+    found += [r.name for r in local.all_records()]
+    return sorted(name for name in found if name.startswith(incomplete))
+
+
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="name, namespace/name or name.namespace; not needed when one Dataset runs here",
+        autocompletion=complete_name,
+        show_default=False,
+    ),
+]
+Namespace = Annotated[
+    str, typer.Option("-n", "--namespace", metavar="NS", help="namespace of NAME")
+]
+Output = Annotated[Format, typer.Option("-o", "--output", help="what to print on stdout")]
+Paths = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--path", metavar="PATH", help="file or directory in the Dataset; may be said several times"
+    ),
+]
+Files = Annotated[
+    list[Path],
+    typer.Option(
+        "-f",
+        "--file",
+        metavar="FILE",
+        help="YAML file with Dataset and Secret documents; repeatable",
+    ),
+]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+
+
+def epilog(*examples: str) -> str:
+    """Examples below a help text, one a line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
+
+
+@app.command(
+    epilog=epilog(
+        "cacheop up -f dataset.yaml",
+        "cacheop up -f dataset.yaml -f secret.yaml --cache /nvme/cache --mount /mnt/demo",
+        "CACHEOP_SECRET_S3_KEY=… CACHEOP_SECRET_S3_SECRET=… cacheop up -f dataset.yaml",
+    )
+)
+def up(
+    *,
+    file: Files,
+    nodes: Annotated[
+        int, typer.Option(min=1, max=64, metavar="N", help="cache workers to start")
+    ] = 1,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="cache directory [default: $CACHEOP_CACHE_DIR, /var/cache/cacheop for root, "
+            "~/.cache/cacheop]",
+            show_default=False,
+        ),
+    ] = None,
+    mount: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="mount the files there (root only)")
+    ] = None,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="serve clients on TCP too, with a token")
+    ] = "",
+    http: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="/metrics and /healthz; port 0 picks one")
+    ] = "127.0.0.1:0",
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="stay; ^C or SIGTERM takes it down")
+    ] = False,
+    timeout: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="give up after so long without progress, like 90s or 5m"),
+    ] = "60s",
+    output: Output = Format.TEXT,
+) -> int:
+    """Start the cache workers of a Dataset file on this machine. Downloads only the listing."""
+    from cacheop.api.quantity import parse_duration
+    from cacheop.cli import up as implementation
+
+    try:
+        timeout_seconds = parse_duration(timeout)
+    except ValueError as error:
+        raise typer.BadParameter(f"{timeout!r} is not a duration such as 60s or 5m") from error
+    options = implementation.Options(
+        files=tuple(file),
+        nodes=nodes,
+        cache=cache,
+        mount=mount,
+        listen=listen,
+        http=http,
+        foreground=foreground,
+        timeout_seconds=timeout_seconds,
+    )
+    return implementation.up(options, output)
+
+
+@app.command(epilog=epilog("cacheop status", "cacheop status demo -o json", "cacheop status --all"))
+def status(
+    name: Name = "",
+    namespace: Namespace = "",
+    everything: Annotated[bool, typer.Option("--all", "-a", help="every Dataset")] = False,
+    output: Output = Format.TEXT,
+) -> int:
+    """Show what runs, how full it is and how well it does."""
+    from cacheop.cli import verbs
+
+    return verbs.status(name, namespace, output, everything=everything)
+
+
+@app.command(
+    epilog=epilog("cacheop ls", "cacheop ls demo/train -l", "cacheop ls demo@1f2e3d4c5b6a7988/")
+)
+def ls(
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NAME[@VERSION]][/PATH]",
+            help="a directory or file of a Dataset",
+            autocompletion=complete_name,
+            show_default=False,
+        ),
+    ] = "",
+    long: Annotated[bool, typer.Option("-l", "--long", help="size, time, cached or not")] = False,
+    namespace: Namespace = "",
+    output: Output = Format.TEXT,
+) -> int:
+    """List the files of a Dataset from its manifest; the origin is not asked."""
+    from cacheop.cli import listing
+
+    return listing.list_path(path, namespace, output, long=long)
+
+
+@app.command(
+    epilog=epilog("cacheop load", "cacheop load demo --path /train --path /val/labels.csv")
+)
+def load(
+    name: Name = "",
+    path: Paths = None,
+    version: Annotated[
+        str, typer.Option(metavar="VERSION", help="[default: the current one]")
+    ] = "",
+    namespace: Namespace = "",
+    output: Output = Format.TEXT,
+) -> int:
+    """Fill the cache with files before they are read. ^C stops; what is there stays."""
+    from cacheop.cli import verbs
+
+    return verbs.load(name, namespace, path or [], version, output)
+
+
+@app.command(epilog=epilog("cacheop refresh demo"))
+def refresh(name: Name = "", namespace: Namespace = "", output: Output = Format.TEXT) -> int:
+    """List the origin again; changed files make a new version."""
+    from cacheop.cli import verbs
+
+    return verbs.refresh(name, namespace, output)
+
+
+@app.command(epilog=epilog("cacheop versions demo", "cacheop versions demo -o json"))
+def versions(name: Name = "", namespace: Namespace = "", output: Output = Format.TEXT) -> int:
+    """Show the versions that are kept."""
+    from cacheop.cli import verbs
+
+    return verbs.versions(name, namespace, output)
+
+
+@app.command(epilog=epilog("cacheop evict demo --path /train", "cacheop evict demo --yes"))
+def evict(
+    *,
+    name: Name = "",
+    path: Paths = None,
+    version: Annotated[str, typer.Option(metavar="VERSION", help="what only this one holds")] = "",
+    yes: Yes = False,
+    namespace: Namespace = "",
+    output: Output = Format.TEXT,
+) -> int:
+    """Throw cached files away; the origin keeps them."""
+    from cacheop.cli import verbs
+
+    return verbs.evict(name, namespace, path or [], version, output, yes=yes)
+
+
+@app.command(epilog=epilog("cacheop suspend demo"))
+def suspend(name: Name = "", namespace: Namespace = "", output: Output = Format.TEXT) -> int:
+    """Stop reading from the origin; what is cached can still be read."""
+    from cacheop.cli import verbs
+
+    return verbs.set_suspended(name, namespace, output, suspended=True)
+
+
+@app.command(epilog=epilog("cacheop resume demo"))
+def resume(name: Name = "", namespace: Namespace = "", output: Output = Format.TEXT) -> int:
+    """Read from the origin again."""
+    from cacheop.cli import verbs
+
+    return verbs.set_suspended(name, namespace, output, suspended=False)
+
+
+@app.command(epilog=epilog("cacheop down", "cacheop down --all", "cacheop down demo --purge --yes"))
+def down(
+    *,
+    name: Name = "",
+    everything: Annotated[bool, typer.Option("--all", "-a", help="every Dataset")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="delete the cache too")] = False,
+    yes: Yes = False,
+    namespace: Namespace = "",
+    output: Output = Format.TEXT,
+) -> int:
+    """Stop the workers of a Dataset and unmount it. The cache stays for the next `up`."""
+    from cacheop.cli import up as implementation
+
+    return implementation.down(name, namespace, output, everything=everything, purge=purge, yes=yes)
+
+
+@app.command(epilog=epilog("cacheop doctor", "cacheop doctor -f dataset.yaml --cache /nvme/cache"))
+def doctor(
+    file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-f", "--file", metavar="FILE", help="check its credentials and origin too; repeatable"
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="cache directory to look at")
+    ] = None,
+    output: Output = Format.TEXT,
+) -> int:
+    """Say what this machine lacks for a fast cache, what that costs and what to do."""
+    from cacheop.cli import doctor as implementation
+
+    return implementation.doctor(tuple(file or ()), cache, output)
+
+
+@app.command()
+def version(output: Output = Format.TEXT) -> int:
+    """Print the version of cacheop."""
+    from importlib.metadata import version as installed
+
+    from cacheop.cli import output as shell
+
+    if output is Format.JSON:
+        shell.print_json({"version": installed("cacheop")})
+    else:
+        print(installed("cacheop"))
+    return 0
+
+
+def run(arguments: list[str] | None = None) -> NoReturn:
+    """The entry point: one line for an error, the exit code of its class."""
+    sys.exit(code_of(arguments))
+
+
+def code_of(arguments: list[str] | None = None) -> int:
+    """Run one command line; the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names that are not UTF-8 go out as they came from the origin.
+        sys.stdout.reconfigure(errors="surrogateescape")
+    try:
+        code: int | None = app(args=arguments, prog_name="cacheop", standalone_mode=False)
+        sys.stdout.flush()
+        return code or 0
+    except KeyboardInterrupt:
+        return 130
+    except CacheopError as error:
+        _say(str(error))
+        return error.exit_code
+    except typer.TyperException as error:
+        _report_usage(error)
+        return 2
+    except BrokenPipeError:
+        # The reader of the pipe left; the interpreter must not write into it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("CACHEOP_DEBUG"):
+            raise
+        _say(f"a bug in cacheop: {error!r}. Set CACHEOP_DEBUG=1 to see the traceback")
+        return 1
+
+
+def _say(text: str) -> None:
+    print(f"error: {text}", file=sys.stderr, flush=True)
+
+
+def _report_usage(error: typer.TyperException) -> None:
+    """One line and where the help is; the help itself when nothing at all was said."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "cacheop"
+    message = error.format_message().strip()
+    if context is not None and message == context.get_help().strip():
+        print(message, file=sys.stderr)
+    else:
+        _say(f"{' '.join(message.split())} See `{command} --help`")

@@ -1,0 +1,356 @@
+"""`cacheop up` and `cacheop down`: a Dataset file becomes processes on this machine, and back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cacheop import local
+from cacheop.api.errors import CacheopError, UserError, WorkerUnavailable
+from cacheop.cli import checks, launch, output, select, verbs, view
+from cacheop.cli.output import Format
+
+if TYPE_CHECKING:
+    from cacheop.api.dataset import Dataset
+    from cacheop.cli.files import Documents
+    from cacheop.local import RunRecord
+
+ENV_CACHE_DIR = "CACHEOP_CACHE_DIR"
+LOCAL_UID = "local"
+FOREGROUND_LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was said on the command line of `up`."""
+
+    files: tuple[Path, ...]
+    nodes: int = 1
+    cache: Path | None = None
+    mount: Path | None = None
+    listen: str = ""
+    http: str = "127.0.0.1:0"
+    foreground: bool = False
+    timeout_seconds: float = 60.0
+
+
+def cache_dir(options: Options) -> Path:
+    """Where caches go when the Dataset does not say."""
+    if options.cache is not None:
+        return options.cache.absolute()
+    named = os.environ.get(ENV_CACHE_DIR)
+    if named:
+        return Path(named).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/cache/cacheop")
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "cacheop"
+
+
+def node_roots(cache: Path, namespace: str, name: str, nodes: int) -> tuple[Path, ...]:
+    """The cache directory of each node; pure."""
+    below = Path(namespace, name, LOCAL_UID)
+    if nodes == 1:
+        return (cache / below,)
+    return tuple(cache / f"node-{k}" / below for k in range(nodes))
+
+
+def up(options: Options, fmt: Format) -> int:
+    """Bring up every Dataset of the files; stays when `foreground`."""
+    from cacheop.cli import files
+
+    documents = files.load(options.files)
+    for said in documents.notes:
+        output.note(f"note: {said}", fmt)
+    _check_options(documents, options)
+    checks.worker_libraries()
+    records = []
+    shown = []
+    for dataset in documents.datasets:
+        record, statuses = _up_one(dataset, documents, options, fmt)
+        records.append(record)
+        shown.append(view.summary(record, statuses))
+        if fmt is Format.TEXT:
+            for line in view.detail_lines(shown[-1]):
+                print(view.printable(line))
+    if fmt is Format.JSON:
+        output.print_json(shown[0] if len(shown) == 1 else {"datasets": shown})
+    return _stay(records, fmt) if options.foreground else 0
+
+
+def _check_options(documents: Documents, options: Options) -> None:
+    datasets = documents.datasets
+    named = ", ".join(str(path) for path in options.files)
+    if not datasets:
+        raise UserError(f"no Dataset in {named}", hint="A document needs `kind: Dataset`")
+    keys = [(d.namespace, d.name) for d in datasets]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UserError(f"Dataset {key[0]}/{key[1]} is twice in {named}", hint="Keep one")
+    ports = [
+        checks.address(option, text)[1]
+        for option, text in (("--http", options.http), ("--listen", options.listen))
+        if text
+    ]
+    if len(datasets) > 1 and (options.mount or any(ports)):
+        raise UserError(
+            "--mount and fixed ports are for one Dataset, the files have several",
+            hint="Bring them up one by one",
+        )
+
+
+def _up_one(
+    dataset: Dataset, documents: Documents, options: Options, fmt: Format
+) -> tuple[RunRecord, list[dict[str, Any]]]:
+    run_dir = local.make_run_dir()
+    with local.locked(run_dir, dataset.namespace, dataset.name):
+        record = local.find(dataset.namespace, dataset.name)
+        if record is not None and any(local.is_alive(node) for node in record.nodes):
+            _check_same(record, dataset, options)
+            output.note(f"{view.subject(record)}: already up", fmt)
+            return record, [verbs.node_status(node) for node in record.nodes]
+        if record is not None:
+            launch.stop(record)  # what a crash left behind
+        return _start(dataset, documents, options, fmt, run_dir)
+
+
+def _check_same(record: RunRecord, dataset: Dataset, options: Options) -> None:
+    """What runs is what was asked for, else UserError."""
+    from cacheop.api.dataset import parse_dataset
+
+    config = json.loads(record.nodes[0].config.read_text())
+    mount = str(options.mount.absolute()) if options.mount else ""
+    roots = tuple(node.root for node in record.nodes)
+    wanted = node_roots(cache_dir(options), dataset.namespace, dataset.name, options.nodes)
+    different = [
+        what
+        for what, same in (
+            ("spec", parse_dataset(config["dataset"]) == dataset),
+            ("--mount", mount == record.mount),
+            ("--nodes or --cache", wanted == roots),
+        )
+        if not same
+    ]
+    if different:
+        raise UserError(
+            f"Dataset {dataset.namespace}/{dataset.name} is already up with another "
+            f"{', '.join(different)}",
+            hint=f"`cacheop down {dataset.namespace}/{dataset.name}` first; the cache stays",
+        )
+
+
+def _start(
+    dataset: Dataset, documents: Documents, options: Options, fmt: Format, run_dir: Path
+) -> tuple[RunRecord, list[dict[str, Any]]]:
+    namespace, name = dataset.namespace, dataset.name
+    roots = node_roots(cache_dir(options), namespace, name, options.nodes)
+    mount = options.mount.absolute() if options.mount else None
+    checks.tiers(dataset)
+    checks.cache_directories(roots, dataset)
+    for root in roots:
+        checks.free(root)
+    if mount is not None:
+        checks.mount(mount, roots)
+    record = local.RunRecord(
+        namespace=namespace,
+        name=name,
+        file=str(options.files[0].absolute()),
+        nodes=(),
+        mount=str(mount) if mount else "",
+        started=time.time(),
+        run_dir=run_dir,
+    )
+    started: list[launch.Started] = []
+    try:
+        configs = _write_configs(record, dataset, documents, options, roots)
+        for k, (root, config) in enumerate(zip(roots, configs, strict=True)):
+            started.append(launch.start(f"node-{k}", root, config))
+            record = _with_nodes(record, started)
+            local.write(record)
+        output.note(view.subject(record), fmt)
+        return record, _wait_all(record, started, options, fmt)
+    except BaseException:
+        # Nothing half-started stays, whatever went wrong, ^C too; what the processes said is told.
+        for node in started:
+            for line in launch.log_tail(node.record.config):
+                output.note(f"  {node.record.node}: {view.printable(line)}", fmt)
+        launch.stop(record)
+        raise
+
+
+def _with_nodes(record: RunRecord, started: list[launch.Started]) -> RunRecord:
+    import dataclasses
+
+    return dataclasses.replace(record, nodes=tuple(node.record for node in started))
+
+
+def _write_configs(
+    record: RunRecord,
+    dataset: Dataset,
+    documents: Documents,
+    options: Options,
+    roots: tuple[Path, ...],
+) -> list[Path]:
+    """The private directory of the Dataset: secrets, token, one config a node."""
+    from cacheop import secrets as secret_files
+    from cacheop.api.dataset import to_document
+
+    directory = record.directory
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700)
+    secret_files.write_secrets(dataset, documents.secrets, directory / "secrets")
+    token_file = ""
+    if options.listen:
+        token_file = str(directory / "token")
+        local.replace_file(Path(token_file), secrets.token_hex(32) + "\n", mode=0o600)
+    configs = []
+    for k, root in enumerate(roots):
+        config = {
+            "dataset": to_document(dataset),
+            "namespace": record.namespace,
+            "name": record.name,
+            "uid": LOCAL_UID,
+            "node": f"node-{k}",
+            "root": str(root),
+            "secrets": str(directory / "secrets"),
+            "http": _node_address("--http", options.http, k),
+            "tcp": _node_address("--listen", options.listen, k),
+            "token_file": token_file,
+            "mounts": [{"target": record.mount}] if record.mount and k == 0 else [],
+        }
+        path = directory / f"node-{k}.json"
+        local.replace_file(path, json.dumps(config, indent=1) + "\n", mode=0o600)
+        configs.append(path)
+    return configs
+
+
+def _node_address(option: str, text: str, node: int) -> str:
+    """A fixed port is node 0's, the others take the following ones."""
+    if not text:
+        return ""
+    host, port = checks.address(option, text)
+    return f"{host}:{port + node if port else 0}"
+
+
+def _wait_all(
+    record: RunRecord, started: list[launch.Started], options: Options, fmt: Format
+) -> list[dict[str, Any]]:
+    line = output.Line(fmt)
+    try:
+        return [
+            launch.wait_ready(
+                node,
+                options.timeout_seconds,
+                lambda status: line.show(view.indexing_line(record.name, status.get("indexing"))),
+            )
+            | {"running": True}
+            for node in started
+        ]
+    finally:
+        line.close()
+
+
+def _stay(records: list[RunRecord], fmt: Format) -> int:
+    """Wait for SIGINT or SIGTERM, then take everything down; 1 when a supervisor ends by itself."""
+    output.note("Running until ^C or SIGTERM.", fmt)
+    wanted = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    try:
+        while signal.sigtimedwait(wanted, FOREGROUND_LOOK_SECONDS) is None:
+            for record in records:
+                dead = [n for n in record.nodes if not local.is_alive(n)]
+                if dead:
+                    last = (launch.log_tail(dead[0].config) or ["it wrote nothing"])[-1]
+                    raise CacheopError(f"the supervisor of {dead[0].node} ended: {last}")
+        return 0
+    finally:
+        for record in records:
+            output.note(f"Stopping {record.namespace}/{record.name}.", fmt)
+            _stop(record)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
+
+
+def _stop(record: RunRecord) -> None:
+    with local.locked(
+        record.run_dir, record.namespace, record.name, wait_seconds=launch.STOP_SECONDS
+    ):
+        launch.stop(record)
+
+
+def down(
+    name: str, namespace: str, fmt: Format, *, everything: bool, purge: bool, yes: bool
+) -> int:
+    """Stop Datasets; the cache stays unless `purge`."""
+    if everything and name:
+        raise UserError("a NAME and --all cannot both be said")
+    records = local.all_records()
+    chosen = records if everything else [select.pick(records, name, namespace)]
+    if everything and not chosen:
+        raise WorkerUnavailable("no Dataset runs on this machine")
+    done = []
+    for record in chosen:
+        output.note(view.subject(record), fmt)
+        if not os.access(record.run_dir, os.W_OK):
+            raise UserError(
+                f"Dataset {record.namespace}/{record.name} was brought up by another user",
+                hint="Run `cacheop down` as that user or as root",
+            )
+        roots = [node.root for node in record.nodes]
+        if purge:
+            output.confirm(f"delete the cache in {', '.join(map(str, roots))}", yes=yes)
+        cached_bytes = _cached_bytes(record)
+        _stop(record)
+        if purge:
+            for root in roots:
+                _purge(root)
+        done.append(_down_result(record, roots, cached_bytes, purged=purge))
+        if fmt is Format.TEXT:
+            kept = "deleted" if purge else "kept"
+            size = "" if cached_bytes is None else f", {view.size(cached_bytes)}"
+            print(f"stopped {record.namespace}/{record.name}")
+            for root in roots:
+                print(f"cache {kept}: {root}{size if len(roots) == 1 else ''}")
+    if fmt is Format.JSON:
+        output.print_json({"datasets": done} if everything else done[0])
+    return 0
+
+
+def _down_result(
+    record: RunRecord, roots: list[Path], cached_bytes: int | None, *, purged: bool
+) -> dict[str, Any]:
+    return {
+        "dataset": record.name,
+        "namespace": record.namespace,
+        "cache": [str(root) for root in roots],
+        "cached_bytes": cached_bytes,
+        "purged": purged,
+    }
+
+
+def _cached_bytes(record: RunRecord) -> int | None:
+    """What the nodes hold together; None when one does not tell."""
+    statuses = [verbs.node_status(node) for node in record.nodes]
+    if not all(status["running"] for status in statuses):
+        return None
+    return sum(status.get("cached_bytes") or 0 for status in statuses)
+
+
+def _purge(root: Path) -> None:
+    """Delete a Dataset's cache directory and the parents that are empty then."""
+    try:
+        shutil.rmtree(root)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CacheopError(f"cannot delete the cache {root}: {error.strerror}") from error
+    with contextlib.suppress(OSError):  # another Dataset of the namespace is still there
+        root.parent.rmdir()
+        root.parent.parent.rmdir()
