@@ -5,11 +5,19 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from cacheop.api.errors import UserError
+
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from typing_extensions import Buffer
+
+    from cacheop.api.dataset import Mount
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +68,40 @@ class Listing:
     mtimes_ns: object  # int, nanoseconds since the epoch; 0 if unknown
     etags: object  # str, "" if unknown
     version_ids: object  # str, "" if unknown
+
+
+_OBSTORE = "cache_worker.origins.object_store"
+_FSSPEC = "cache_worker.origins.fsspec_origin"
+
+# scheme -> module with open_mount(mount, secrets_dir); every other scheme is fsspec's.
+ORIGINS: dict[str, str] = {
+    "s3": _OBSTORE,
+    "s3a": _OBSTORE,
+    "gs": _OBSTORE,
+    "gcs": _OBSTORE,
+    "az": _OBSTORE,
+    "abfs": _OBSTORE,
+    "abfss": _OBSTORE,
+    "http": _OBSTORE,
+    "https": _OBSTORE,
+}
+
+
+def open_origin(mount: Mount, secrets_dir: Path) -> Origin:
+    """The origin of `mount`; `secrets_dir` has a directory with key files for each Secret.
+
+    Asks the origin nothing yet. UserError for an unknown scheme, option or value, CredentialError
+    for a Secret that is not there.
+    """
+    scheme = mount.mount_point.partition("://")[0].lower()
+    engine = mount.options.get("engine")
+    if engine not in {None, "fsspec", "obstore"} or (engine == "obstore" and scheme not in ORIGINS):
+        raise UserError(
+            f"engine {engine!r} cannot serve {mount.mount_point}",
+            hint="`engine` is fsspec, or obstore for s3, gs, az and http",
+        )
+    name = _FSSPEC if engine == "fsspec" else ORIGINS.get(scheme, _FSSPEC)
+    if scheme in {"http", "https"} and "?" in mount.mount_point:
+        name = _FSSPEC  # obstore addresses by path only
+    origin: Origin = importlib.import_module(name).open_mount(mount, secrets_dir)
+    return origin

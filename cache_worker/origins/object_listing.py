@@ -1,0 +1,123 @@
+"""Lists object stores and web servers. Runs in the index child, which may import much.
+
+obstore is by far the fastest lister, with two faults that are mended here: one key that it cannot
+address (`a//b`, `../x`, a control character) ends its whole listing, and it shows the marker object
+`dir/` of an empty folder as a file `dir`.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore.exceptions import BaseError
+
+from cache_worker.origins import Listing
+from cache_worker.origins.faults import Kind, classify, raised
+from cache_worker.origins.store_opener import PATIENT, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cache_worker.origins.address import Address
+    from cache_worker.origins.credentials import Profile
+    from cache_worker.origins.options import StoreOptions
+
+BATCH_KEYS = 10_000
+HEADS_AT_ONCE = 16
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def list_objects(address: Address, options: StoreOptions, profile: Profile) -> Iterator[Listing]:
+    """Every object of the mount, in batches. Raises errors of the one tree."""
+    from cache_worker.origins.exact_listing import list_exactly
+
+    if options.version_aware and address.scheme in {"s3", "s3a"}:
+        yield from list_exactly(address, options, profile, after="")
+        return
+    store = open_store(address, options, profile, PATIENT)
+    last = ""
+    try:
+        if address.scheme in {"http", "https"}:
+            yield from _list_web(store, address)
+            return
+        for batch in obstore.list(store, address.prefix or None, chunk_size=BATCH_KEYS):
+            if batch:
+                last = batch[-1]["path"]
+                yield _listing(_without_markers(store, batch), len(address.directory))
+        if not last and address.may_be_object:
+            yield _single(store, address)
+    except (BaseError, ValueError, OSError) as error:
+        fault = classify(type(error).__name__, str(error))
+        if fault.kind is Kind.ODD_KEY and address.scheme in {"s3", "s3a"}:
+            yield from list_exactly(address, options, profile, after=last)
+            return
+        if fault.kind is Kind.GONE and address.may_be_object and not last:
+            return  # nothing there at all: an empty mount, which the consumer names
+        raise raised(fault, address.mount_point, "", PATIENT["max_retries"] + 1) from error
+
+
+def _without_markers(store: Any, batch: Sequence[Any]) -> Sequence[Any]:
+    """`batch` without what is a folder's marker: empty, and not there under its shown name."""
+    empty = [entry["path"] for entry in batch if not entry["size"]]
+    if not empty:
+        return batch
+    with ThreadPoolExecutor(HEADS_AT_ONCE) as pool:
+        exists = pool.map(lambda path: _is_there(store, path), empty)
+        markers = {path for path, there in zip(empty, exists, strict=True) if not there}
+    return [entry for entry in batch if entry["path"] not in markers]
+
+
+def _is_there(store: Any, path: str) -> bool:
+    try:
+        obstore.head(store, path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _listing(entries: Sequence[Any], skip: int) -> Listing:
+    return Listing(
+        keys=[entry["path"][skip:] for entry in entries],
+        sizes=[entry["size"] for entry in entries],
+        mtimes_ns=[nanoseconds(entry["last_modified"]) for entry in entries],
+        etags=[entry["e_tag"] or "" for entry in entries],
+        version_ids=[entry["version"] or "" for entry in entries],
+    )
+
+
+def nanoseconds(moment: datetime) -> int:
+    """`moment` (aware) since the epoch, exactly."""
+    passed = moment - EPOCH
+    return (passed.days * 86_400 + passed.seconds) * 1_000_000_000 + passed.microseconds * 1000
+
+
+def _single(store: Any, address: Address) -> Listing:
+    entry = obstore.head(store, address.prefix)
+    return _listing([entry], len(address.prefix) - len(address.object_name))
+
+
+def _list_web(store: Any, address: Address) -> Iterator[Listing]:
+    """One file by a HEAD; a directory by the links of its index pages and a HEAD of each file."""
+    if address.may_be_object:
+        yield _single(store, address)
+        return
+    import fsspec
+
+    root = f"{address.store}/{address.directory}"
+    web = fsspec.filesystem("http", use_listings_cache=False, skip_instance_cache=True)
+    found = sorted(url for url in web.find(root) if url.startswith(root) and "?" not in url)
+    keys = [_unquoted(url[len(address.store) + 1 :]) for url in found]
+    with ThreadPoolExecutor(HEADS_AT_ONCE) as pool:
+        for start in range(0, len(keys), BATCH_KEYS):
+            batch = keys[start : start + BATCH_KEYS]
+            entries = list(pool.map(lambda path: obstore.head(store, path), batch))
+            yield _listing(entries, len(address.directory))
+
+
+def _unquoted(path: str) -> str:
+    from urllib.parse import unquote
+
+    return unquote(path)
