@@ -47,7 +47,8 @@ VERSION_PATTERN = r"^([0-9a-f]{8,64})?$"
 
 PATH = Limits(max_length=1024, pattern=PATH_PATTERN, says='a path such as "/" or "/train"')
 VERSION = Limits(max_length=64, pattern=VERSION_PATTERN, says="a version (`cacheop versions`)")
-_KEY = Limits(pattern=r"^[-._a-zA-Z0-9]+$", says="a key of a Secret")
+# Not `.`, and nothing that begins with `..`: keys become file names.
+_KEY = Limits(pattern=r"^([-_a-zA-Z0-9]|\.[-_a-zA-Z0-9])[-._a-zA-Z0-9]*$", says="a key of a Secret")
 _RATIO = Limits(minimum=0.05, maximum=1)
 RATE = Limits(name="maxOriginBytesPerSecond", notation=QUANTITY, minimum=1)
 

@@ -162,6 +162,8 @@ def _read_choice(kind: Kind, raw: JSON, path: Path, problems: list[Problem]) -> 
         return raw
     words = ", ".join(kind.choices)
     help_ = nearest(raw, kind.choices) if isinstance(raw, str) else ""
+    if isinstance(raw, bool):  # YAML reads a bare Off, No, On or Yes as a boolean
+        help_ = '; put the word in quotes, such as "Off"'
     problems.append(Problem(path, f"expected one of {words}; found {called(raw)}{help_}"))
     return BAD
 
