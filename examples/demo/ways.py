@@ -17,7 +17,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -44,7 +44,7 @@ READ_BYTES = 1 << 20
 class Plan:
     """How large the demo is, and how slow its link."""
 
-    recipe: data.Recipe = data.Recipe()
+    recipe: data.Recipe = field(default_factory=data.Recipe)
     direct_samples: int = 2_000
     epochs: int = 3
     delay_seconds: float = 0.030
