@@ -100,7 +100,7 @@ def _check_supervisor(started: Started) -> None:
     if code is None:
         return
     lines = log_tail(started.record.config)
-    last = lines[-1].removeprefix("error: ") if lines else "it wrote nothing"
+    last = lines[-1].removeprefix("cacheop supervisor: ") if lines else "it wrote nothing"
     if code == UserError.exit_code:
         raise UserError(last)
     raise WorkerUnavailable(f"the supervisor of {started.record.node} ended ({code}): {last}")

@@ -329,3 +329,7 @@ def _report_usage(error: typer.TyperException) -> None:
         print(message, file=sys.stderr)
     else:
         _say(f"{' '.join(message.split())} See `{command} --help`")
+
+
+if __name__ == "__main__":
+    run()

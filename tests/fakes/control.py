@@ -1,0 +1,164 @@
+"""A worker's control socket without a worker: `python -m tests.fakes.control CONFIG`.
+
+Speaks docs/protocol.md on <root>/worker.sock from a thread per connection, plays the supervisor too
+(its command line names CONFIG), and ends on `shutdown` or SIGTERM. CONFIG's "fake" changes answers:
+{"status": {...}} adds fields, {"fail": {op: [NAME, message, hint]}}, {"failed": [...]} of a load,
+{"stall": true} keeps a load going until its connection closes, which goes to <root>/cancelled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from cacheop.api import names, wire
+
+VERSION = "00112233aabbccdd"
+
+
+class FakeWorker:
+    def __init__(self, config: dict) -> None:
+        self.root = Path(config["root"])
+        self.config, self.fake = config, config.get("fake", {})
+        self.suspended = False
+
+    def serve(self) -> None:
+        path = self.root / names.WORKER_SOCKET
+        path.unlink(missing_ok=True)
+        directory = os.open(self.root, os.O_PATH)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(f"/proc/self/fd/{directory}/{names.WORKER_SOCKET}")
+        listener.listen()
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
+
+    def talk(self, connection: socket.socket) -> None:
+        decoder = wire.Decoder()
+        while data := connection.recv(1 << 16):
+            for frame in decoder.feed(data):
+                self.answer(connection, frame)
+
+    def answer(self, connection: socket.socket, frame: wire.Frame) -> None:
+        op = frame.meta["op"]
+        if op in self.fake.get("fail", {}):
+            name, message, hint = self.fake["fail"][op]
+            meta = {"error": name, "message": message, "hint": hint}
+            connection.sendall(wire.encode(wire.Frame(wire.ERROR, frame.request_id, meta)))
+            return
+        if op not in {"hello", "status"}:
+            self.note(frame.meta)
+        meta = getattr(self, op)(connection, frame)
+        connection.sendall(wire.encode(wire.Frame(wire.RESPONSE, frame.request_id, meta)))
+        if op == "shutdown":
+            os._exit(0)
+
+    def note(self, meta: dict) -> None:
+        with (self.root / "asked").open("a") as file:
+            file.write(json.dumps(meta) + "\n")
+
+    def event(self, connection: socket.socket, frame: wire.Frame, meta: dict) -> None:
+        connection.sendall(wire.encode(wire.Frame(wire.EVENT, frame.request_id, meta)))
+
+    def hello(self, connection: socket.socket, frame: wire.Frame) -> dict:
+        return {"dataset": self.config["name"], "pid": os.getpid()}
+
+    def shutdown(self, connection: socket.socket, frame: wire.Frame) -> dict:
+        return {}
+
+    def bind(self, connection: socket.socket, frame: wire.Frame) -> dict:
+        version = frame.meta.get("version") or self.fake["version"]
+        return {
+            "version": version,
+            "index": names.index_path(version),
+            "slots": names.slots_path(version),
+            "table": names.CHUNK_TABLE,
+            "data": names.data_path(version),
+        }
+
+    def status(self, connection: socket.socket, frame: wire.Frame) -> dict:
+        return {
+            "namespace": self.config["namespace"],
+            "dataset": self.config["name"],
+            "node": self.config["node"],
+            "pid": os.getpid(),
+            "phase": "Ready",
+            "version": VERSION,
+            "file_count": 4,
+            "bytes_total": 1000,
+            "cached_bytes": 500,
+            "cached_percentage": 50.0,
+            "quota_bytes": 10_000,
+            "suspended": self.suspended,
+            "hit_ratio": 0.5,
+            "origin_bytes": 500,
+            "origin_ratio": 0.5,
+            "origin_requests": 3,
+            "read_bytes": 1000,
+            "indexing": None,
+            "skipped": {},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": ""}],
+            "addresses": {"http": "127.0.0.1:1", "tcp": ""},
+            "mounts": [],
+            "root": str(self.root),
+            "error": None,
+        } | self.fake.get("status", {})
+
+    def refresh(self, connection: socket.socket, frame: wire.Frame) -> dict:
+        self.event(connection, frame, {"keys": 2, "seconds": 0.1})
+        skipped = {"a part over 255 bytes": {"count": 1, "examples": ["x" * 300]}}
+        return {"version": VERSION, "changed": True, "files": 4, "bytes": 1000, "skipped": skipped}
+
+    def load(self, connection: socket.socket, frame: wire.Frame) -> dict:
+        report = {
+            "phase": "Loading",
+            "bytes": 250,
+            "bytes_total": 1000,
+            "files": 1,
+            "files_total": 4,
+            "failed": [],
+            "rate_bytes_per_second": 100.0,
+            "eta_seconds": 7.5,
+        }
+        self.event(connection, frame, report)
+        if self.fake.get("stall"):
+            while connection.recv(1 << 16):
+                time.sleep(0.01)
+            (self.root / "cancelled").touch()
+        failed = self.fake.get("failed", [])
+        done = {"phase": "Failed" if failed else "Complete", "bytes": 1000, "files": 4}
+        return report | done | {"failed": failed, "eta_seconds": 0}
+
+    def evict(self, connection: socket.socket, frame: wire.Frame) -> dict:
+        return {"bytes": 500, "files": 2}
+
+    def suspend(self, connection: socket.socket, frame: wire.Frame) -> dict:
+        self.suspended = True
+        return {}
+
+    def resume(self, connection: socket.socket, frame: wire.Frame) -> dict:
+        self.suspended = False
+        return {}
+
+    def versions(self, connection: socket.socket, frame: wire.Frame) -> dict:
+        version = {
+            "version": VERSION,
+            "files": 4,
+            "bytes": 1000,
+            "cached_bytes": 500,
+            "created": 1_700_000_000.0,
+            "current": True,
+            "in_use": False,
+        }
+        return {"versions": [version]}
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    FakeWorker(json.loads(Path(sys.argv[1]).read_text())).serve()
