@@ -114,14 +114,16 @@ def _dataset(dataset: Dataset, documents: Documents) -> Iterator[Finding]:
 
     what = f"{dataset.name}: credentials"
     try:
-        resolved = secrets.resolve(dataset, documents.secrets)
+        resolved = secrets.resolve(dataset, documents.secrets, os.environ)
     except CacheopError as error:
         yield Finding(FAIL, what, error.message, "the origin cannot be read", error.hint)
         return
     wanted = view.count(sum(len(m.encrypt_options) for m in dataset.spec.mounts), "option")
     yield Finding(OK, what, f"{wanted} from Secrets, all there")
     for mount in dataset.spec.mounts:
-        given = {o.name: resolved[o.secret_name, o.secret_key] for o in mount.encrypt_options}
+        given = {
+            o.name: resolved[o.secret_name, o.secret_key].decode() for o in mount.encrypt_options
+        }
         yield _origin(dataset, mount, given)
 
 

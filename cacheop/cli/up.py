@@ -9,7 +9,7 @@ import secrets
 import shutil
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,9 +150,12 @@ def _check_same(record: RunRecord, dataset: Dataset, options: Options) -> None:
 def _start(
     dataset: Dataset, documents: Documents, options: Options, fmt: Format, run_dir: Path
 ) -> tuple[RunRecord, list[dict[str, Any]]]:
+    from cacheop import secrets as secret_files
+
     namespace, name = dataset.namespace, dataset.name
     roots = node_roots(cache_dir(options), namespace, name, options.nodes)
     mount = options.mount.absolute() if options.mount else None
+    secret_files.resolve(dataset, documents.secrets, os.environ)
     checks.tiers(dataset)
     checks.cache_directories(roots, dataset)
     for root in roots:
@@ -162,7 +165,7 @@ def _start(
     record = local.RunRecord(
         namespace=namespace,
         name=name,
-        file=str(options.files[0].absolute()),
+        file=_file_of(dataset, options.files),
         nodes=(),
         mount=str(mount) if mount else "",
         started=time.time(),
@@ -186,10 +189,18 @@ def _start(
         raise
 
 
-def _with_nodes(record: RunRecord, started: list[launch.Started]) -> RunRecord:
-    import dataclasses
+def _file_of(dataset: Dataset, paths: tuple[Path, ...]) -> str:
+    """Which of the files has the Dataset; empty when it came by standard input."""
+    from cacheop.cli import files
 
-    return dataclasses.replace(record, nodes=tuple(node.record for node in started))
+    named = [path for path in paths if path != files.STDIN]
+    if len(paths) > 1:
+        named = [path for path in named if dataset in files.load([path]).datasets]
+    return str(named[0].absolute()) if named else ""
+
+
+def _with_nodes(record: RunRecord, started: list[launch.Started]) -> RunRecord:
+    return replace(record, nodes=tuple(node.record for node in started))
 
 
 def _write_configs(
