@@ -171,8 +171,15 @@ def node_row(node: Mapping[str, Any]) -> tuple[str, ...]:
         percent(node.get("hit_ratio")),
         size(node.get("read_bytes")),
         f"{size(node.get('origin_bytes'))} ({times(node.get('origin_ratio'))})",
-        count(node.get("origin_requests")),
+        count(requests(node.get("origin_requests"))),
     )
+
+
+def requests(value: object) -> float | None:
+    """How many, whether told in total or by operation."""
+    if isinstance(value, dict):
+        return float(sum(value.values()))
+    return float(value) if isinstance(value, int | float) else None
 
 
 CONDITION_HEAD = ("NODE", "CONDITION", "STATUS", "REASON", "MESSAGE")
@@ -206,21 +213,16 @@ def detail_lines(dataset: Mapping[str, Any]) -> list[str]:
         told = [f"{kind} {at}" for kind, at in addresses.items() if at]
         if told:
             lines.append(f"{node['node']}: cache in {node.get('root')}, {', '.join(told)}")
-        lines += [
-            f"{node['node']}: mount mode {mount.get('mode')}: {mount['why']}"
-            for mount in node.get("mounts") or ()
-            if mount.get("why")
-        ]
     skipped: object = next((n["skipped"] for n in nodes if n.get("skipped")), {})
     return lines + skipped_lines(skipped)
 
 
 def mounts_text(dataset: Mapping[str, Any]) -> str:
-    """` and below /mnt/demo (mount mode Fuse)`, or nothing."""
+    """` and below /mnt/demo (mount mode Fuse: why)`, or nothing."""
     if not dataset["mount"]:
         return ""
     modes = {
-        str(m.get("mode"))
+        ": ".join(str(m[key]) for key in ("mode", "why") if m.get(key))
         for n in dataset["nodes"]
         for m in n.get("mounts") or ()
         if m.get("target") == dataset["mount"] and m.get("mode")
