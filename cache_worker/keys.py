@@ -59,7 +59,9 @@ class Skipped:
                 return
             kept.append(name.decode("utf-8", "backslashreplace"))
 
-    def note_where(self, reason: str, mask: Mask, keys: pa.LargeBinaryArray) -> None:
+    def note_where(
+        self, reason: str, mask: Mask, keys: pa.LargeBinaryArray | pa.ChunkedArray
+    ) -> None:
         """The `keys` where `mask` is set fall under `reason`."""
         rows = np.flatnonzero(mask)
         if len(rows):
@@ -90,14 +92,11 @@ def binary(offsets: Ints, data: Bytes) -> pa.LargeBinaryArray:
     )
 
 
-def is_identity(order: Ints) -> bool:
-    """Whether taking rows in this order changes nothing; S3's listings are mostly in order."""
-    return bool((order == np.arange(len(order))).all())
-
-
 def in_order(array: pa.LargeBinaryArray, order: Ints) -> pa.LargeBinaryArray:
     """All of `array`, in that order."""
-    return array if is_identity(order) else array.take(pa.array(order))
+    if bool((order == np.arange(len(order))).all()):
+        return array
+    return array.take(pa.array(order))
 
 
 def concatenate(pieces: tuple[pa.Array | bytes, ...], separator: bytes = b"") -> pa.Array:

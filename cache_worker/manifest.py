@@ -25,7 +25,6 @@ from cache_worker.keys import (
     concatenate,
     heap,
     in_order,
-    is_identity,
     odd,
     parts_of,
     split,
@@ -37,7 +36,7 @@ from cacheop.api.index import ALIGN_BYTES, COLUMNS, FILE, HEADER, HEADER_BYTES, 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cache_worker.keys import Ints
+    from cache_worker.keys import Ints, Mask
     from cache_worker.origins import Listing
 
 VERSION_DIGITS = 16
@@ -86,14 +85,14 @@ class Manifest:
 class _Files:
     """Files as columns. `directory` numbers an array of directories kept elsewhere."""
 
-    paths: pa.LargeBinaryArray
-    names: pa.LargeBinaryArray
+    paths: pa.ChunkedArray
+    names: pa.ChunkedArray
     directory: Ints
     sizes: Ints
     mtimes: Ints
-    etags: pa.LargeBinaryArray
-    version_ids: pa.LargeBinaryArray
-    tags: pa.LargeBinaryArray  # etag, NUL, version id
+    etags: pa.ChunkedArray
+    version_ids: pa.ChunkedArray
+    tags: pa.ChunkedArray  # etag, NUL, version id
     content: np.ndarray[tuple[int, int], np.dtype[np.uint8]]
     mount: np.ndarray[tuple[int], np.dtype[np.uint8]]
 
@@ -125,6 +124,9 @@ class Builder:
         # A batch numbers its own directories; this says from where in `_directories`.
         self._directories: list[list[pa.LargeBinaryArray]] = [[] for _ in mounts]
         self._skipped = Skipped()
+        # Whether the files came in tree order so far, each once, as S3's listings mostly do.
+        self._ascending = len(mounts) == 1
+        self._last: bytes | None = None
         self.keys = 0
 
     def add(self, mount: int, listing: Listing) -> None:
@@ -148,20 +150,24 @@ class Builder:
             if len(keys) == 0:
                 return
             parts = parts_of(paths)
+        if self._ascending:
+            sort_keys = tree.sort_keys(paths)
+            self._ascending = tree.ascending(self._last, sort_keys)
+            self._last = sort_keys[-1].as_py()
         directories, names = split(parts)
         encoded = directories.dictionary_encode()
         content = content_of(self._mounts[mount].uri, columns)
         self._directories[mount].append(encoded.dictionary)
         self._batches[mount].append(
             _Files(
-                paths,
-                names,
+                pa.chunked_array([paths]),
+                pa.chunked_array([names]),
                 encoded.indices.to_numpy().astype(np.int64),
                 columns.sizes,
                 columns.mtimes,
-                columns.etags,
-                columns.version_ids,
-                concatenate((columns.etags, columns.version_ids), b"\0"),
+                pa.chunked_array([columns.etags]),
+                pa.chunked_array([columns.version_ids]),
+                pa.chunked_array([concatenate((columns.etags, columns.version_ids), b"\0")]),
                 np.frombuffer(content, np.uint8).reshape(-1, CONTENT_BYTES),
                 np.full(len(keys), mount, np.uint8),
             )
@@ -177,7 +183,8 @@ class Builder:
                     hint="Check the bucket and prefix in spec.mounts[].mountPoint",
                 )
         files, directories = self._joined()
-        files = self._one_of_each(files, directories)
+        shadowed = pc.is_in(files.paths, value_set=directories).to_numpy()
+        files = self._without(files, shadowed, FILE_AND_DIRECTORY)
         grown = tree.build(directories, files.directory, files.names, files.mtimes)
         return _manifest(self._mounts, files, grown, self._skipped.document())
 
@@ -191,31 +198,29 @@ class Builder:
             pc.index_in(names, value_set=directories).to_numpy().astype(np.int64) for names in named
         ]
         files = _Files(
-            pa.concat_arrays([b.paths for b in batches]),
-            pa.concat_arrays([b.names for b in batches]),
+            pa.chunked_array([chunk for b in batches for chunk in b.paths.chunks]),
+            pa.chunked_array([chunk for b in batches for chunk in b.names.chunks]),
             np.concatenate([n[b.directory] for n, b in zip(numbers, batches, strict=True)]),
             np.concatenate([b.sizes for b in batches]),
             np.concatenate([b.mtimes for b in batches]),
-            pa.concat_arrays([b.etags for b in batches]),
-            pa.concat_arrays([b.version_ids for b in batches]),
-            pa.concat_arrays([b.tags for b in batches]),
+            pa.chunked_array([chunk for b in batches for chunk in b.etags.chunks]),
+            pa.chunked_array([chunk for b in batches for chunk in b.version_ids.chunks]),
+            pa.chunked_array([chunk for b in batches for chunk in b.tags.chunks]),
             np.concatenate([b.content for b in batches]),
             np.concatenate([b.mount for b in batches]),
         )
-        batches.clear()
-        order = tree.tree_order(files.paths)
-        return files if is_identity(order) else files.take(order), directories
+        if self._ascending:
+            return files, directories
+        files = files.take(tree.tree_order(pa.concat_arrays(files.paths.chunks)))
+        twice = pc.equal(files.paths[:-1], files.paths[1:]).to_numpy()
+        return self._without(files, np.append(twice, [False]), TWICE), directories
 
-    def _one_of_each(self, files: _Files, directories: pa.LargeBinaryArray) -> _Files:
-        """Without the earlier ones of equal paths, and without files that are directories too."""
-        twice = pc.equal(files.paths[:-1], files.paths[1:]).to_numpy(zero_copy_only=False)
-        twice = np.append(twice, [False])
-        self._skipped.note_where(TWICE, twice, files.paths)
-        taken = pc.is_in(files.paths, value_set=directories).to_numpy(zero_copy_only=False)
-        taken &= ~twice
-        self._skipped.note_where(FILE_AND_DIRECTORY, taken, files.paths)
-        leave = twice | taken
-        return files.take(np.flatnonzero(~leave)) if leave.any() else files
+    def _without(self, files: _Files, out: Mask, reason: str) -> _Files:
+        """The files that are not `out`; the others are noted under `reason`."""
+        if not out.any():
+            return files
+        self._skipped.note_where(reason, out, files.paths)
+        return files.take(np.flatnonzero(~out))
 
 
 def _manifest(
@@ -260,7 +265,9 @@ def _rows(files: _Files, grown: tree.Tree) -> dict[str, np.ndarray[Any, Any]]:
     sizes[grown.file_row], mount[grown.file_row] = files.sizes, files.mount
     content[grown.file_row] = files.content
     name_at, names = heap(grown.names)
-    file_at, tags = heap(in_order(files.tags, grown.row_file[grown.row_file >= 0]))
+    file_at, tags = heap(
+        in_order(pa.concat_arrays(files.tags.chunks), grown.row_file[grown.row_file >= 0])
+    )
     tag_at = np.zeros(rows + 1, np.uint64)  # directories have no bytes there
     tag_at[1:][grown.kind == FILE] = np.diff(file_at)
     np.cumsum(tag_at, out=tag_at)

@@ -54,13 +54,23 @@ class _Directories:
     of_file: Ints
 
 
+def sort_keys(paths: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
+    """Bytes that sort as the tree is ordered: as NUL is in no path, it stands for the slash."""
+    offsets, data = heap(paths)
+    return binary(offsets, np.where(data == ord("/"), np.uint8(0), data))
+
+
 def tree_order(paths: pa.LargeBinaryArray) -> Ints:
     """The order in which to take `paths`, equal ones in the order given."""
-    offsets, data = heap(paths)
-    # NUL is in no path, so as the lowest byte it makes "a/b" come before "a.b", as a tree has it.
-    as_tree = binary(offsets, np.where(data == ord("/"), np.uint8(0), data))
-    order: Ints = pc.sort_indices(as_tree).to_numpy().astype(np.int64)
+    order: Ints = pc.sort_indices(sort_keys(paths)).to_numpy().astype(np.int64)
     return order
+
+
+def ascending(after: bytes | None, keys: pa.LargeBinaryArray) -> bool:
+    """Whether every one of `keys` is greater than the one before it, the first than `after`."""
+    if after is not None and keys[0].as_py() <= after:
+        return False
+    return len(keys) < 2 or bool(pc.all(pc.less(keys[:-1], keys[1:])).as_py())
 
 
 def with_ancestors(directories: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
@@ -78,7 +88,7 @@ def with_ancestors(directories: pa.LargeBinaryArray) -> pa.LargeBinaryArray:
 def build(
     directories: pa.LargeBinaryArray,
     directory_of_file: Ints,
-    file_names: pa.LargeBinaryArray,
+    file_names: pa.ChunkedArray,
     mtimes: Ints,
 ) -> Tree:
     """The rows for files in tree order. `directories` is as `with_ancestors` gives it."""
@@ -113,7 +123,7 @@ def build(
         first=first,
         count=count,
         mtime=np.concatenate([newest[1:], mtimes])[order],
-        names=pa.concat_arrays([about.names[1:], file_names]).take(pa.array(order)),
+        names=pa.concat_arrays([about.names[1:], *file_names.chunks]).take(pa.array(order)),
         file_row=row_of_entry[below_root:],
         row_file=np.where(order < below_root, -1, order - below_root),
         top=int(entries[0]),
