@@ -157,7 +157,7 @@ class Trainer:
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
-        return float(loss)  # waits for the device, so that compute time is computing time
+        return float(loss.detach())  # waits for the device, so that compute time is computing time
 
 
 def _timed(batches: Iterator[Batch]) -> Iterator[tuple[float, Batch]]:
