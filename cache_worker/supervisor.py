@@ -95,8 +95,10 @@ def worker_environment(base: dict[str, str], jemalloc: str) -> dict[str, str]:
 class Supervisor:
     """Mounts and children of one CONFIG."""
 
-    def __init__(self, config: str) -> None:
+    def __init__(self, config: str, command: list[str]) -> None:
         self._config = config
+        self._command = command
+        """What runs a verb: `*command, "work", CONFIG`."""
         self._mounted: list[tuple[str, int]] = []
         self._children: list[Child] = []
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -185,8 +187,8 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED)
             if child.fd >= 0:
                 os.set_inheritable(child.fd, True)
-            command = [sys.executable, "-m", "cache_worker", *child.arguments]
-            os.execve(sys.executable, command, child.environment)  # noqa: S606 - no shell is meant
+            command = [*self._command, *child.arguments]
+            os.execve(command[0], command, child.environment)  # noqa: S606 - no shell is meant
         except BaseException as error:  # noqa: BLE001 - a forked child must never return
             report(f"cannot start the {child.name}: {error}")
         os._exit(1)
@@ -244,7 +246,7 @@ def main(arguments: list[str]) -> int:
         report("usage: python -m cache_worker supervise CONFIG")
         return EXIT_BAD_INPUT
     try:
-        return Supervisor(arguments[0]).run()
+        return Supervisor(arguments[0], [sys.executable, "-m", "cache_worker"]).run()
     except CacheopError as error:
         report(str(error))
         return error.exit_code

@@ -152,7 +152,9 @@ class FuseMount:
     def answered(self, read: Read, payload: bytes | None, errno_code: int) -> None:
         """The worker's answer to a read that missed. On the line's thread."""
         if errno_code:
-            self._channel.fail(read.unique, errno_code)
+            # EAGAIN from a file means "nothing yet" to readers: Python's read() returns None on it.
+            code = errno.EBUSY if errno_code == errno.EAGAIN else errno_code
+            self._channel.fail(read.unique, code)
         elif payload is None:
             self._attempt(read, memoryview(bytearray(read.length)), wait=False)
         else:

@@ -34,6 +34,7 @@ ANSWER_SECONDS = 600.0  # a worker that is there answers within this, or the rea
 TICK_SECONDS = 1.0
 TOUCHED_ROWS = 20_000  # a frame
 RECEIVE_BYTES = 1 << 20
+SOCKET_PATH_BYTES = 107
 
 
 @dataclass(slots=True)
@@ -123,7 +124,7 @@ class Line:
             try:
                 with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
                     sock.settimeout(BIND_SECONDS)
-                    sock.connect(self._path)
+                    _connect(sock, self._path)
                     decoder = wire.Decoder()
                     self._bind(sock, decoder)
                     self._lost = None
@@ -236,6 +237,19 @@ class Line:
         for request, read in list(self._waiting.items()):
             if self._waiting.pop(request, None) is not None:
                 self._answered(read, None, errno_code)
+
+
+def _connect(sock: socket.socket, path: str) -> None:
+    """Connect, also to a path longer than a socket address holds."""
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        sock.connect(path)
+        return
+    directory, name = os.path.split(path)
+    fd = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+    try:
+        sock.connect(f"/proc/self/fd/{fd}/{name}")
+    finally:
+        os.close(fd)
 
 
 def _receive(sock: socket.socket) -> bytes:

@@ -54,6 +54,7 @@ class StoredVersion:
         self._table = ChunkTable(_map(root / names.CHUNK_TABLE))
         self._data = os.fsencode(root / names.data_path(version)) + b"/"
         self._report = report
+        self._reported = ""
         # Complete files, least recently used first. Single dict operations only, so threads agree.
         self._files: dict[int, OpenFile] = {}
         self._now = os.RWF_NOWAIT
@@ -71,11 +72,11 @@ class StoredVersion:
             held = self._files.pop(row, None) or self._open_complete(row)
             if held is not None:
                 self._files[row] = held
-                return self._pread(held.fd, offset, view[:want], wait=wait)
+                return self._pread(held, offset, view[:want], wait=wait)
             return self._read_proved(row, offset, view[:want], wait=wait)
         except OSError as error:
             if error.errno not in _NO_PATH:  # the worker finds out what is wrong with its disk
-                self._report(f"cannot read {self.index.path(row)} in the cache: {error.strerror}")
+                self._note(f"cannot read {self.index.path(row)} in the cache: {error.strerror}")
             return MISS
 
     def is_complete(self, row: int) -> bool:
@@ -116,18 +117,24 @@ class StoredVersion:
         before = [state(slot) for slot in slots]
         if any(byte & STATE_MASK != PRESENT for byte in before):
             return MISS
-        count = self._pread(self._open(row).fd, offset, view, wait=wait)
+        count = self._pread(self._open(row), offset, view, wait=wait)
         return count if [state(slot) for slot in slots] == before else MISS
+
+    def _note(self, fault: str) -> None:
+        """Report a fault once, not at every try."""
+        if fault != self._reported:
+            self._reported = fault
+            self._report(fault)
 
     def _open(self, row: int) -> OpenFile:
         path = self._data + os.fsencode(self.index.path(row))
         return OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
 
-    def _pread(self, fd: int, offset: int, view: memoryview, *, wait: bool) -> int:
+    def _pread(self, file: OpenFile, offset: int, view: memoryview, *, wait: bool) -> int:
         want = len(view)
         if not wait:
             try:
-                done = os.preadv(fd, [view], offset, self._now)
+                done = os.preadv(file.fd, [view], offset, self._now)
             except BlockingIOError:
                 return COLD
             except OSError as error:
@@ -138,7 +145,7 @@ class StoredVersion:
             return done if done == want else COLD
         done = 0
         while done < want:
-            count = os.preadv(fd, [view[done:]], offset + done)
+            count = os.preadv(file.fd, [view[done:]], offset + done)
             if count == 0:
                 raise OSError(errno.EIO, "the file is shorter than its version says")
             done += count
