@@ -25,7 +25,7 @@ STOP_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What passed the link so far: requests, and bytes of answers (headers included)."""
+    """What passed the link so far: requests, and bytes of answers' bodies."""
 
     requests: int
     bytes: int

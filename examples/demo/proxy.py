@@ -36,7 +36,7 @@ DEFAULT_BITS_PER_SECOND = 1e9
 
 @dataclass(slots=True)
 class Link:
-    """The link's settings, and what passed so far. Bytes are those of answers, headers included."""
+    """The link's settings, and what passed so far. Bytes are those of answers' bodies."""
 
     delay_seconds: float = DEFAULT_DELAY_SECONDS
     bits_per_second: float = DEFAULT_BITS_PER_SECOND
@@ -132,7 +132,7 @@ class Proxy:
                 answer.write(response)
                 response = await head(reader)
             await asyncio.sleep(max(0.0, arrived + self._link.delay_seconds - time.monotonic()))
-            await self._paid(len(response))
+            await self._wait(len(response))
             answer.write(response)
             if _has_body(request, response):
                 await _body(response, reader, answer, self._paid)
@@ -158,6 +158,10 @@ class Proxy:
 
     async def _paid(self, size_bytes: int) -> None:
         self._link.bytes += size_bytes
+        await self._wait(size_bytes)
+
+    async def _wait(self, size_bytes: int) -> None:
+        """Until these bytes may pass."""
         wait = self._bucket.admit(size_bytes, time.monotonic())
         # Timers are no finer than a millisecond; what is owed below that is paid with the next.
         if wait > 0.001:
@@ -199,7 +203,8 @@ async def _body(
             line = await reader.readuntil(b"\r\n")
             size_bytes = int(line.split(b";")[0], 16)
             writer.write(line)
-            await _pass(size_bytes + 2, reader, writer, pay)
+            await _pass(size_bytes, reader, writer, pay)
+            writer.write(await reader.readexactly(2))
             if size_bytes == 0:
                 return
     elif message.startswith(b"HTTP/"):
