@@ -22,7 +22,7 @@ CONNECT_SECONDS = 5.0
 SOCKET_PATH_BYTES = 107  # sun_path of AF_UNIX without its NUL
 
 
-class Dropped(ConnectionError):
+class Dropped(ConnectionError):  # noqa: N818 - a state, like the errors of cacheop.api
     """The other side closed the connection: the worker went or was started again."""
 
 

@@ -52,7 +52,7 @@ class WorkerLink:
         return self.bound
 
     def call(self, op: str, meta: dict[str, Any], seconds: float = ANSWER_SECONDS) -> wire.Frame:
-        """One request that may be asked again. Raises what the worker answers, WorkerUnavailable."""
+        """One request that may be asked again. Raises what it answers, WorkerUnavailable."""
         reconnect_until = time.monotonic() + RECONNECT_SECONDS
         while True:
             connection = self._take(reconnect_until)

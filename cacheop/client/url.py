@@ -29,8 +29,7 @@ class Target:
 def strip(url: str) -> str:
     """`url` without protocol and without slashes at its ends."""
     for prefix in (f"{PROTOCOL}://", f"{PROTOCOL}::"):
-        if url.startswith(prefix):
-            url = url[len(prefix) :]
+        url = url.removeprefix(prefix)
     return url.strip("/")
 
 

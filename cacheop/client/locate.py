@@ -1,0 +1,220 @@
+"""Where a Dataset is read from on this machine: the steps, in order, and what each found."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cacheop import local
+from cacheop.api import names
+from cacheop.api.errors import ProtocolError, StoreError, UserError, WorkerUnavailable
+from cacheop.api.index import Index
+from cacheop.client.connection import connect_tcp, connect_unix
+from cacheop.client.dataset import CachedDataset
+from cacheop.client.delegate import DelegatedDataset, Part
+from cacheop.client.link import WorkerLink
+from cacheop.client.store import LocalStore, map_file
+from cacheop.client.tree import Tree
+from cacheop.client.url import Target
+
+log = logging.getLogger("cacheop")
+
+ATTACH_SECONDS = 5.0
+"""How long a worker that is being started may keep us waiting."""
+INDEX_PIECE_BYTES = 32 << 20
+LOCAL_UID = "local"
+
+Source = CachedDataset | DelegatedDataset
+
+_warned: set[str] = set()  # one warning per process and Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The storage options of the file system; empty = see the environment."""
+
+    mount: str = ""
+    cache: str = ""
+    endpoint: str = ""
+    token: str = field(default="", repr=False)
+    fallback: bool = False
+    origin: str = ""
+    origin_options: dict[str, Any] = field(default_factory=dict)
+
+    def resolved(self) -> Options:
+        """With the environment's places where no option names one."""
+        if self.mount or self.cache or self.endpoint:
+            token = self.token or os.environ.get(names.ENV_TOKEN, "")
+            mount, cache, endpoint = self.mount, self.cache, self.endpoint
+        else:
+            mount = os.environ.get(names.ENV_MOUNT, "")
+            cache = os.environ.get(names.ENV_CACHE, "")
+            endpoint = os.environ.get(names.ENV_ENDPOINT, "")
+            token = self.token or os.environ.get(names.ENV_TOKEN, "")
+        return Options(
+            mount, cache, endpoint, token, self.fallback, self.origin, self.origin_options
+        )
+
+
+def attach(target: Target, options: Options) -> Source:
+    """Where `target` is read from. WorkerUnavailable, with each step, when it is nowhere."""
+    options = options.resolved()
+    tried: list[str] = []
+    found = _mount(target, options.mount, tried)
+    if found is None:
+        found = _cache(target, options, tried)
+    if found is None:
+        found = _endpoint(target, options, tried)
+    if found is None and options.fallback:
+        found = _origin(target, options, tried)
+    if found is None:
+        steps = "; ".join(tried)
+        raise WorkerUnavailable(
+            f"no worker for the Dataset {target}: {steps}",
+            hint="Start one with `cacheop up -f DATASET.yaml`, or say where it is with "
+            f"{names.ENV_CACHE} or {names.ENV_ENDPOINT}; fallback=True reads the origin",
+        )
+    return found
+
+
+def started_here() -> list[Target]:
+    """The Datasets that `cacheop up` runs on this machine."""
+    return [Target(record.namespace, record.name, "") for record in local.all_records()]
+
+
+def _mount(target: Target, mount: str, tried: list[str]) -> Source | None:
+    if not mount:
+        tried.append(f"{names.ENV_MOUNT} is not set")
+    elif target.version:
+        tried.append(f"the mount {mount} is of one version and cannot give @{target.version}")
+    elif not Path(mount).is_dir():
+        tried.append(f"the mount {mount} is not a directory")
+    else:
+        from fsspec.implementations.local import LocalFileSystem
+
+        return DelegatedDataset(
+            (Part("", LocalFileSystem(), os.path.abspath(mount)),),
+            waits=False,
+        )
+    return None
+
+
+def _cache(target: Target, options: Options, tried: list[str]) -> Source | None:
+    if options.cache:
+        root = Path(options.cache)
+        if not (root / names.CLIENT_SOCKET).parent.is_dir():
+            root = root / target.namespace / target.dataset / LOCAL_UID
+        if not root.is_dir():
+            tried.append(f"the cache directory {options.cache} has no such Dataset")
+            return None
+        return _local(target, root, ATTACH_SECONDS, tried)
+    if options.endpoint and not os.environ.get(names.ENV_CACHE):
+        tried.append(f"{names.ENV_CACHE} is not set")
+        return None
+    record = local.find(target.namespace, target.dataset)
+    if record is None:
+        looked = ", ".join(str(path) for path in local.run_dirs())
+        tried.append(f"`cacheop up` has not started it here (no record in {looked})")
+        return None
+    for node in record.nodes:
+        alive = local.is_alive(node)
+        found = _local(target, node.root, ATTACH_SECONDS if alive else 0.0, tried)
+        if found is not None:
+            return found
+    return None
+
+
+def _local(target: Target, root: Path, seconds: float, tried: list[str]) -> Source | None:
+    """Through the client socket in `root`; None if no worker of that Dataset answers there."""
+    path = root / names.CLIENT_SOCKET
+    link = WorkerLink(str(path), lambda: connect_unix(path), target.version)
+    bound = _open(target, link, seconds, tried)
+    if bound is None:
+        return None
+    try:
+        store = LocalStore(root, bound)
+    except StoreError as error:
+        # The worker answers, so it can give the bytes even if its files are out of our reach.
+        log.warning("cacheop: %s; reading through the socket of the worker instead", error)
+        return _through(link)
+    return CachedDataset(Tree(store.index), link, store)
+
+
+def _endpoint(target: Target, options: Options, tried: list[str]) -> Source | None:
+    endpoint, token = options.endpoint, options.token
+    if not endpoint:
+        tried.append(f"{names.ENV_ENDPOINT} is not set")
+        return None
+    if not token:
+        raise UserError(
+            f"no token for the worker at {endpoint}", hint=f"Set {names.ENV_TOKEN} or token="
+        )
+    link = WorkerLink(endpoint, lambda: connect_tcp(endpoint, token), target.version)
+    if _open(target, link, ATTACH_SECONDS, tried) is None:
+        return None
+    return _through(link)
+
+
+def _open(
+    target: Target, link: WorkerLink, seconds: float, tried: list[str]
+) -> dict[str, Any] | None:
+    """Bind `link`, if it is the right Dataset that answers."""
+    try:
+        bound = link.open(seconds)
+        hello = link.call("hello", {}).meta
+    except WorkerUnavailable as error:
+        tried.append(error.message)
+        return None
+    served = (hello.get("namespace"), hello.get("dataset"))
+    if served != (target.namespace, target.dataset):
+        link.close()
+        tried.append(f"{link.name} serves the Dataset {served[0]}/{served[1]}")
+        return None
+    return bound
+
+
+def _through(link: WorkerLink) -> CachedDataset:
+    """Everything over the link: the index is fetched into an unnamed file of ours and mapped."""
+    with tempfile.TemporaryFile(prefix="cacheop-index-") as file:
+        at, size = 0, 1
+        while at < size:
+            ask = {"version": link.version, "offset": at, "length": INDEX_PIECE_BYTES}
+            frame = link.call("manifest", ask)
+            size = int(frame.meta["size"])
+            if not frame.payload:
+                raise ProtocolError(f"{link.name} sent an index of {at} instead of {size} bytes")
+            file.write(frame.payload)
+            at += len(frame.payload)
+        file.flush()
+        index = Index(map_file(Path(f"/proc/self/fd/{file.fileno()}")))
+    if index.version != link.version:
+        raise ProtocolError(f"{link.name} sent version {index.version}, not {link.version}")
+    return CachedDataset(Tree(index), link, None)
+
+
+def _origin(target: Target, options: Options, tried: list[str]) -> Source | None:
+    if target.version:
+        tried.append(f"the origin has no version @{target.version}")
+        return None
+    from cacheop.client.origin import parts_of_record, parts_of_url
+
+    if options.origin:
+        parts = parts_of_url(options.origin, options.origin_options)
+    else:
+        record = local.find(target.namespace, target.dataset)
+        if record is None:
+            tried.append("the origin is not known (no record of `cacheop up`, no origin=)")
+            return None
+        parts = parts_of_record(record, options.origin_options)
+    if str(target) not in _warned:
+        _warned.add(str(target))
+        log.warning(
+            "cacheop: no worker for %s (%s); reading the origin itself, uncached",
+            target,
+            "; ".join(tried),
+        )
+    return DelegatedDataset(parts, waits=True)
