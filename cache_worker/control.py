@@ -69,7 +69,14 @@ class Server:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        server = await asyncio.start_unix_server(self._accept(ops, None), path=path)
+        # A unix socket's path holds 107 bytes (unix(7)); through the fd of its directory the path of
+        # a deep cache directory does not count.
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            short = f"/proc/self/fd/{directory}/{path.name}"
+            server = await asyncio.start_unix_server(self._accept(ops, None), path=short)
+        finally:
+            os.close(directory)
         os.chmod(path, mode)
         self._servers.append(server)
 
