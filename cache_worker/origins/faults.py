@@ -91,7 +91,7 @@ def _reason(text: str) -> str:
         return "the host name is not known"
     if "IncompleteBody" in text:
         return "the connection was cut in the middle of the answer"
-    if "NotPartial" in text:
+    if "NotPartial" in text or "Range request not supported" in text:
         return "the server does not serve ranges of a file"
     if "TimedOut" in text or "timed out" in text:
         return "timed out"

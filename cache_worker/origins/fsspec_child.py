@@ -1,4 +1,4 @@
-"""`python -m cache_worker fsspec-origin FD`: reads by fsspec for the worker, which never imports it.
+"""`python -m cache_worker fsspec-origin FD`: reads by fsspec; the worker imports none of it.
 
 Speaks the frames of cacheop.api.wire over the socket FD, in any order. Operations: `open` (url,
 options) first, then `stat` and `read` (key, size, etag, version_id, mtime_ns, offset, length).
