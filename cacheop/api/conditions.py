@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 
 from cacheop.api.model import Limits
 
-INT64_MAX = (1 << 63) - 1
-COUNT = Limits(minimum=0, maximum=INT64_MAX)
+COUNT = Limits(minimum=0)
 """Bytes, files and generations."""
 
 

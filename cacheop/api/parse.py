@@ -47,30 +47,30 @@ def read_object(model: type[Any], raw: JSON, path: Path, problems: list[Problem]
     return value
 
 
-def write(value: Any) -> dict[str, JSON]:
-    """The document of a model, without what equals its default."""
+def write(value: Any, *, full: bool = False) -> dict[str, JSON]:
+    """The document of a model; what equals its default is left out unless `full`."""
     document: dict[str, JSON] = {}
     for field in fields_of(type(value)):
         item = getattr(value, field.attribute)
-        if item is None or (field.default is not MISSING and item == field.default):
+        if item is None or (not full and field.default is not MISSING and item == field.default):
             continue
         level = document
         for name in field.names[:-1]:
             level = level.setdefault(name, {})
-        level[field.names[-1]] = write_value(field.kind, item)
+        level[field.names[-1]] = write_value(field.kind, item, full=full)
     return document
 
 
-def write_value(kind: Kind, value: Any) -> JSON:
+def write_value(kind: Kind, value: Any, *, full: bool = False) -> JSON:
     """The document of one value."""
     if kind.limits.notation is not None:
         return kind.limits.notation.write(value)
     if kind.shape == "object":
-        return write(value)
+        return write(value, full=full)
     if kind.shape == "array" and kind.item is not None:
-        return [write_value(kind.item, item) for item in value]
+        return [write_value(kind.item, item, full=full) for item in value]
     if kind.shape == "map" and kind.item is not None:
-        return {key: write_value(kind.item, item) for key, item in value.items()}
+        return {key: write_value(kind.item, item, full=full) for key, item in value.items()}
     return value
 
 

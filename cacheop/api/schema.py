@@ -181,7 +181,8 @@ def _field(field: Field, texts: Mapping[str, str], describe: Describe) -> dict[s
     default = field.default
     # An absent list or map stays absent: nothing is gained by storing an empty one.
     if default is not MISSING and default is not None and default not in ((), {}):
-        schema["default"] = write_value(field.kind, default)
+        # The API server fills a default map from below, but checks the rules on a list as it is.
+        schema["default"] = write_value(field.kind, default, full=field.kind.shape == "array")
     return schema
 
 

@@ -98,8 +98,10 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _documents(path: Path) -> Iterator[tuple[yaml.Node, Any]]:
     """(node tree, value) of each document that is not empty."""
-    loader = _Loader(_text(path))
+    text = _text(path)
+    loader = None
     try:
+        loader = _Loader(text)
         while loader.check_node():
             node = loader.get_node()
             if node is not None:
@@ -108,11 +110,13 @@ def _documents(path: Path) -> Iterator[tuple[yaml.Node, Any]]:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise SpecError(f"{_shown(path)}{line}: not YAML: {error.problem}") from error
     except yaml.YAMLError as error:
-        raise SpecError(f"{_shown(path)}: not YAML: {error}".splitlines()[0]) from error
+        reason = str(error).splitlines()[0]
+        raise SpecError(f"{_shown(path)}: not YAML: {reason}") from error
     except (RecursionError, ValueError) as error:
         raise SpecError(f"{_shown(path)}: not YAML that means anything: {error}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def _text(path: Path) -> str:
