@@ -1,8 +1,8 @@
 """A stand-in for S3 that answers only ListObjectsV2, from pages rendered before the first request.
 
 `python benchmarks/list_stub.py KEYS` prints the port it listens on (127.0.0.1) as its first line and
-ends when its standard input is closed. Keys look like a training set of images in class directories:
-`train/0012/img_0000012345.jpg`. With a second argument `siblings` there is also `train-extra/…`,
+ends when its standard input is closed. Keys look like a training set of images in directories, such
+as `train/0012/img_0000012345.jpg`. With a second argument `siblings` there is also `train-extra/…`,
 whose keys sort before `train/…` for S3 and behind it in a tree.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-
 from urllib.parse import parse_qs, urlsplit
 
 PAGE_KEYS = 1000  # what S3 gives at most
@@ -74,10 +73,12 @@ class ListProtocol(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client came; it may stay for all pages."""
         assert isinstance(transport, asyncio.WriteTransport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """Answer every whole request with its page."""
         assert self._transport is not None
         self._buffer += data
         while b"\r\n\r\n" in self._buffer:

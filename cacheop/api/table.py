@@ -90,6 +90,8 @@ class Slots:
 
     def __init__(self, buffer: memoryview | bytes) -> None:
         view = memoryview(buffer)
+        if len(view) < SLOTS_HEADER.size:
+            raise StoreError("slots file is cut short", hint="Index again with `cacheop refresh`")
         magic, self.rows, self.files = SLOTS_HEADER.unpack_from(view)
         at = SLOTS_HEADER.size
         if magic != SLOTS_MAGIC or len(view) < at + 4 * (self.rows + self.files):
