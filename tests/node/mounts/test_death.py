@@ -81,9 +81,9 @@ def test_worker_killed_under_readers(mounted):
     mount, _ = mounted(FILES)
     mount.script(delay_seconds=0.01)
     with Readers(mount.target) as readers:
-        for _ in range(6):
-            time.sleep(0.5)
-            mount.evict(*FILES)
+        for _ in range(4):
+            mount.evict(*FILES)  # waits for the worker to be there
+            time.sleep(1.2)
             mount.kill("work")
     assert readers.wrong == []
     assert readers.reads > 20

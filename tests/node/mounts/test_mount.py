@@ -116,7 +116,10 @@ def test_writes_are_refused(mounted):
 def test_any_user_may_read_once_the_way_is_open(mounted):
     mount, _ = mounted({"a/file": 1000})
     directory = os.open(mount.target, os.O_RDONLY)  # tmp_path itself is root's alone
-    program = f"import os, sys; os.setuid(65534); os.fchdir({directory}); sys.stdout.buffer.write(open('a/file', 'rb').read())"
+    program = (
+        f"import os, sys; os.setuid(65534); os.fchdir({directory});"
+        "sys.stdout.buffer.write(open('a/file', 'rb').read())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, pass_fds=[directory], check=True
     )
