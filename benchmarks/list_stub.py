@@ -1,6 +1,6 @@
 """A stand-in for S3 that answers only ListObjectsV2, from pages rendered before the first request.
 
-`python benchmarks/list_stub.py KEYS` prints the port it listens on (127.0.0.1) as its first line and
+`python benchmarks/list_stub.py KEYS` prints its port on 127.0.0.1 as the first line and
 ends when its standard input is closed. Keys look like a training set of images in directories, such
 as `train/0012/img_0000012345.jpg`. With a second argument `siblings` there is also `train-extra/…`,
 whose keys sort before `train/…` for S3 and behind it in a tree.
