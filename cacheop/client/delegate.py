@@ -92,7 +92,8 @@ class DelegatedDataset:
         """Fsspec's `ls` with details."""
         part = self._find_part(path)
         if part is not None:
-            return [part.told(info, base) for info in part.fs.ls(part.real(path), detail=True)]
+            found = [part.told(info, base) for info in part.fs.ls(part.real(path), detail=True)]
+            return sorted(found, key=lambda info: str(info["name"]))
         prefix = f"{base}/{path}".rstrip("/")
         return [
             {"name": f"{prefix}/{name}", "size": 0, "type": "directory"}

@@ -2,7 +2,8 @@
 
 fsspec's own way is to write coroutines and to run them on a thread for synchronous callers, which
 costs 100 us a call. A file that is whole in the cache takes a fifth of that, so here the
-synchronous methods are the direct ones, and the coroutines (coroutines.py) call them. `mirror_sync_methods` is off for that reason.
+synchronous methods are the direct ones, and the coroutines (coroutines.py) call them.
+`mirror_sync_methods` is off for that reason.
 
 Safe over a fork: no thread or lock of the parent is needed, the mapped files go on, and the child
 binds connections of its own.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from fsspec.asyn import get_loop
 from fsspec.callbacks import DEFAULT_CALLBACK
+from fsspec.core import has_magic
 from fsspec.spec import AbstractFileSystem
 from fsspec.utils import isfilelike, stringify_path
 
@@ -180,6 +182,17 @@ class CacheopFileSystem(ReadOnly, Coroutines):
                     continue
             out[name] = data
         return out
+
+    def expand_path(
+        self, path: Any, recursive: bool = False, maxdepth: int | None = None, **kwargs: Any
+    ) -> list[str]:
+        """As fsspec's, but a file whose name looks like a pattern, as `a[1].jpg`, is that file."""
+        given = [path] if isinstance(path, str) else list(path)
+        literal = {self._strip_protocol(p) for p in given if has_magic(p) and self.isfile(p)}
+        rest = [p for p in given if self._strip_protocol(p) not in literal]
+        if not literal or rest:
+            literal.update(super().expand_path(rest, recursive, maxdepth, **kwargs))
+        return sorted(literal)
 
     def cat_ranges(
         self,

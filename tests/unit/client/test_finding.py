@@ -1,0 +1,171 @@
+"""Where a Dataset is looked for, and what happens when the worker goes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cacheop import local
+from cacheop.api.errors import UserError, WorkerUnavailable
+from cacheop.client import locate
+from cacheop.client.filesystem import CacheopFileSystem
+from tests.fakes.worker import FakeWorker
+from tests.unit.client.conftest import FILES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def new(**options: object) -> CacheopFileSystem:
+    return CacheopFileSystem(skip_instance_cache=True, **options)
+
+
+def record(tmp_path: Path, *roots: Path, origin: Path | None = None) -> None:
+    """As `cacheop up` would have left it; its processes are gone."""
+    run = tmp_path / "run"
+    config = run / "default.demo" / "node-0.json"
+    config.parent.mkdir(parents=True)
+    mounts = [{"mountPoint": f"file://{origin}"}]
+    document = {
+        "apiVersion": "cacheop.io/v1alpha1",
+        "kind": "Dataset",
+        "metadata": {"name": "demo"},
+        "spec": {"mounts": mounts},
+    }
+    config.write_text(json.dumps({"dataset": document, "secrets": str(config.parent)}))
+    nodes = tuple(local.NodeRecord(f"node-{i}", r, 0, config) for i, r in enumerate(roots))
+    local.write(local.RunRecord("default", "demo", "", nodes, "", 0.0, run))
+
+
+def write(directory: Path) -> None:
+    for path, data in FILES.items():
+        (directory / path).parent.mkdir(parents=True, exist_ok=True)
+        (directory / path).write_bytes(data)
+
+
+def test_a_mount_is_just_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "mnt")
+    monkeypatch.setenv("CACHEOP_MOUNT", str(tmp_path / "mnt"))
+    fs = new()
+    for path, data in FILES.items():
+        assert fs.cat_file(f"cacheop://demo/{path}") == data
+        with fs.open(f"demo/{path}") as file:
+            assert file.fileno()
+            assert file.read() == data
+    assert fs.find("demo") == sorted(f"demo/{path}" for path in FILES)
+    assert fs.info("demo/empty")["name"] == "demo/empty"
+    assert fs.ls("demo/train", detail=False) == ["demo/train/a", "demo/train/b"]
+    assert fs.cat(["demo/empty", "demo/train-extra/4.jpg"])["demo/train-extra/4.jpg"] == b"four"
+    assert not fs.exists("demo/nowhere")
+
+
+def test_by_the_record_of_up(worker: FakeWorker, tmp_path: Path) -> None:
+    record(tmp_path, tmp_path / "gone", worker.root)
+    fs = new()
+    assert fs.cat_file("demo/train-extra/4.jpg") == b"four"
+    fs.invalidate_cache()
+
+
+def test_nowhere_tells_each_step(tmp_path: Path) -> None:
+    with pytest.raises(WorkerUnavailable) as caught:
+        new().cat_file("demo/x")
+    for step in ("CACHEOP_MOUNT is not set", "no record in", "CACHEOP_ENDPOINT is not set"):
+        assert step in str(caught.value)
+    assert "cacheop up" in caught.value.hint
+    record(tmp_path, tmp_path / "gone")
+    with pytest.raises(WorkerUnavailable, match="no worker answers at"):
+        new().cat_file("demo/x")
+    with pytest.raises(WorkerUnavailable):  # not an answer, so not False
+        new().exists("demo/x")
+
+
+def test_fallback_reads_the_origin_and_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "origin")
+    record(tmp_path, tmp_path / "gone", origin=tmp_path / "origin")
+    locate._warned.clear()
+    with caplog.at_level(logging.WARNING, logger="cacheop"):
+        for _ in range(2):
+            fs = new(fallback=True)
+            assert fs.cat_file("demo/big.bin", 3, 9) == FILES["big.bin"][3:9]
+            assert fs.find("demo") == sorted(f"demo/{path}" for path in FILES)
+    assert len(caplog.records) == 1
+    with pytest.raises(WorkerUnavailable, match="the origin has no version"):
+        new(fallback=True).cat_file("demo@ab/big.bin")
+
+
+def test_fallback_to_a_named_origin(tmp_path: Path) -> None:
+    write(tmp_path / "origin")
+    fs = new(
+        fallback=True, origin=f"file://{tmp_path}/origin", origin_options={"auto_mkdir": False}
+    )
+    assert fs.cat_file("demo/train-extra/4.jpg") == b"four"
+    with pytest.raises(UserError, match="cannot open the origin"):
+        new(fallback=True, origin="nosuch://x/").cat_file("demo/x")
+
+
+def test_a_dead_worker_does_not_stop_cached_reads(
+    worker: FakeWorker, fs: CacheopFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.fill("train/a/1.jpg", 0)
+    assert fs.exists("demo")
+    worker.close()
+    assert fs.cat_file("demo/train/a/1.jpg") == FILES["train/a/1.jpg"]
+    assert len(fs.find("demo")) == len(FILES)
+    monkeypatch.setattr("cacheop.client.link.RECONNECT_SECONDS", 0.3)
+    started = time.monotonic()
+    with pytest.raises(WorkerUnavailable, match="no worker answers"):
+        fs.cat_file("demo/train/a/2.jpg")
+    assert time.monotonic() - started < 3
+    worker.start()
+    assert fs.cat_file("demo/train/a/2.jpg") == FILES["train/a/2.jpg"]
+
+
+def test_a_restarted_worker_learns_of_the_version_in_use(
+    worker: FakeWorker, fs: CacheopFileSystem
+) -> None:
+    old = worker.version
+    assert fs.cat_file("demo/train/a/1.jpg")
+    worker.add_version({**FILES, "train/a/1.jpg": b"new"})
+    worker.close()
+    worker.start()
+    assert fs.cat_file("demo/train/a/2.jpg") == FILES["train/a/2.jpg"]
+    assert worker.bound_versions()[-1] == old
+    assert fs.cat(["demo/train/b/3.jpg", "demo/empty"])["demo/empty"] == b""
+
+
+def test_a_worker_that_hangs(
+    worker: FakeWorker, fs: CacheopFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cacheop.client.link.READ_SECONDS", 0.2)
+    worker.delay_seconds = 0.6
+    with pytest.raises(WorkerUnavailable, match=r"did not answer 'read' within 0\.2 s"):
+        fs.cat_file("demo/train/a/1.jpg")
+    worker.delay_seconds = 0.0
+    monkeypatch.setattr("cacheop.client.link.READ_SECONDS", 30.0)
+    assert fs.cat_file("demo/train/a/1.jpg") == FILES["train/a/1.jpg"]
+
+
+def test_what_was_read_without_asking_is_told(
+    worker: FakeWorker, fs: CacheopFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.fill_all()
+    for _ in range(3):
+        fs.cat_file("demo/train/a/1.jpg")
+    assert worker.count("touched") == 0
+    monkeypatch.setattr("cacheop.client.link.TOUCHED_SECONDS", 0.0)
+    fs.cat_file("demo/empty")
+    fs.cat_file("demo/train/a/2.jpg")
+    deadline = time.monotonic() + 5
+    while not worker.count("touched") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    told = next(request for request in worker.requests if request["op"] == "touched")
+    assert told["version"] == worker.version
+    assert 3 in told["rows"].values()
+    worker.evict("train/a/1.jpg")  # the unread answers are not taken for this one's
+    assert fs.cat_file("demo/train/a/1.jpg") == FILES["train/a/1.jpg"]
