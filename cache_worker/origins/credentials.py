@@ -40,6 +40,7 @@ class Profile:
 NO_PROFILE = Profile(None, "", "")
 # What a section may hold instead of keys. botocore understands them, obstore does not.
 _INDIRECT = ("role_arn", "sso_session", "sso_start_url", "credential_process", "login_session")
+_CONTAINER = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 
 
 def read_options(mount: Mount, secrets_dir: Path) -> dict[str, Any]:
@@ -107,6 +108,19 @@ def read_profile(name: str, environment: Mapping[str, str]) -> Profile:
                 hint="With the option `engine: fsspec` botocore does it, more slowly",
             )
     return Profile(key, values.get("region", ""), values.get("endpoint_url", ""))
+
+
+def forbid_metadata(mount_point: str, environment: Mapping[str, str]) -> None:
+    """CredentialError when only the machine's metadata is left to ask and that is switched off."""
+    if environment.get("AWS_EC2_METADATA_DISABLED", "").lower() != "true":
+        return
+    if _environment_says(environment) or any(environment.get(name) for name in _CONTAINER):
+        return
+    raise CredentialError(
+        f"no credentials were found for {mount_point}",
+        hint="Give credentials by encryptOptions, the environment, a profile or a role, or set "
+        "`anon: true` for public data",
+    )
 
 
 def fingerprint(paths: Iterable[Path]) -> tuple[tuple[int, int, int], ...]:

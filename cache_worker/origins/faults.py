@@ -27,9 +27,25 @@ _DNS = re.compile(r"dns error|failed to lookup address")
 # S3 answers 400 for a token that ran out, and 403 for a clock that is wrong.
 _REFUSED_CODES = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
 _RETRIED_CODES = frozenset({"SlowDown", "InternalError", "RequestTimeout", "ServiceUnavailable"})
+# Where obstore looks when nothing else gives credentials: metadata services and token files.
+_CREDENTIAL_SOURCES = (
+    "/latest/api/token",
+    "/latest/meta-data",
+    "169.254.169.254",
+    "169.254.170.2",
+    "metadata.google.internal",
+    "token file",
+    "AssumeRoleWithWebIdentity",
+)
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 509})
 _FATAL_NAMES = frozenset({"NotSupportedError", "UnknownConfigurationKeyError", "ValueError"})
-_FATAL_TEXT = ("certificate", "NotPartial", "MissingContentLength", "MissingEtag")
+_FATAL_TEXT = (
+    "InvalidCertificate",
+    "certificate",
+    "NotPartial",
+    "MissingContentLength",
+    "MissingEtag",
+)
 
 
 class Kind(Enum):
@@ -37,6 +53,7 @@ class Kind(Enum):
 
     RETRY = auto()
     REFUSED = auto()
+    NO_CREDENTIALS = auto()
     GONE = auto()
     NO_STORE = auto()
     CHANGED = auto()
@@ -60,6 +77,9 @@ def classify(name: str, text: str) -> Fault:
     status = int(status_match[1]) if status_match else 0
     code = code_match[1] if code_match else ""
     reason = f"HTTP {status} {code}".strip() if status else _reason(text)
+    if any(source in text for source in _CREDENTIAL_SOURCES):
+        detail = text.splitlines()[0][:200] if "token file" in text else reason
+        return Fault(Kind.NO_CREDENTIALS, f"no credentials were found ({detail})")
     if code == "NoSuchBucket":
         return Fault(Kind.NO_STORE, reason)
     if (
@@ -87,6 +107,8 @@ def classify(name: str, text: str) -> Fault:
 
 def _reason(text: str) -> str:
     """The innermost cause that obstore's debug text names, else its first line."""
+    if "InvalidCertificate" in text:
+        return "its certificate is not trusted; name its authority by SSL_CERT_FILE or verify"
     if _DNS.search(text):
         return "the host name is not known"
     if "IncompleteBody" in text:
@@ -107,6 +129,12 @@ def raised(fault: Fault, mount_point: str, key: str, attempts: int) -> CacheopEr
         return CredentialError(
             f"the origin refuses us {what}: {fault.reason}",
             hint="Check the credentials of this mountPoint and that they may list and read it",
+        )
+    if fault.kind is Kind.NO_CREDENTIALS:
+        return CredentialError(
+            f"cannot read {what}: {fault.reason}",
+            hint="Give credentials by encryptOptions, the environment, a profile or a role, or set "
+            "`anon: true` for public data",
         )
     if fault.kind in {Kind.CHANGED, Kind.GONE} and key:
         reason = "it is gone" if fault.kind is Kind.GONE else fault.reason

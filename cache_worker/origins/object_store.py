@@ -21,6 +21,7 @@ from cache_worker.origins.credentials import (
     NO_PROFILE,
     Profile,
     fingerprint,
+    forbid_metadata,
     profile_files,
     read_options,
     read_profile,
@@ -107,6 +108,8 @@ class ObjectStoreOrigin:
             self._watched += profile_files(environment)
             if not self.options.key:
                 self._profile = read_profile(self.options.profile, environment)
+                if not self._profile.key:
+                    forbid_metadata(self._mount.mount_point, environment)
         self._store = open_store(self.address, self.options, self._profile)
         self._seen = fingerprint(self._watched)
 
@@ -148,7 +151,7 @@ class ObjectStoreOrigin:
                 continue
             attempt += 1
             delay = None
-            if fault.kind is Kind.RETRY:
+            if fault.kind in {Kind.RETRY, Kind.NO_CREDENTIALS}:
                 elapsed = time.monotonic() - started
                 delay = next_delay(attempt, elapsed, random.random(), attempts=attempts)
             if delay is None:

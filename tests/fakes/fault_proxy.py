@@ -87,6 +87,8 @@ class FaultProxy:
     on_fault: Callable[[], None] | None = None
     """Called when a Cut has sent its bytes, before the connection closes."""
     requests: list[str] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    """The headers of each of `requests`, names in lower case."""
     _faults: deque[Fault] = field(default_factory=deque)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closing: threading.Event = field(default_factory=threading.Event)
@@ -140,6 +142,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.proxy.requests.append(f"{self.command} {self.path}")
+        self.proxy.headers.append({k.lower(): v for k, v in self.headers.items()})
         listing = "list-type" in self.path
         fault = None if listing or self.command != "GET" else self.proxy.next_fault()
         if isinstance(fault, Refuse):

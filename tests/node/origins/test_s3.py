@@ -207,3 +207,39 @@ def test_changed_between_list_and_read_by_version(place: Place, tmp_path: Path) 
         await origin.close()
 
     asyncio.run(body())
+
+
+def test_no_credentials_at_all(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
+    mount = Mount(place.mount_point, options={"endpoint_url": place.options["endpoint_url"]})
+    with pytest.raises(CredentialError, match="no credentials were found"):
+        check(mount, tmp_path)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(CredentialError, match="no credentials were found"):
+        check(mount, tmp_path)
+
+
+def test_what_goes_over_the_wire(s3: S3Server, place: Place, tmp_path: Path) -> None:
+    place.put("x", b"1")
+    with FaultProxy(s3.port) as proxy:
+        paying = mount_of(place, endpoint_url=proxy.endpoint, requester_pays=True)
+        check(paying, tmp_path)
+        assert proxy.headers[-1]["x-amz-request-payer"] == "requester"
+        assert "authorization" in proxy.headers[-1]
+        public = {"endpoint_url": proxy.endpoint, "anon": True}
+        with pytest.raises(CredentialError):
+            check(Mount(place.mount_point, options=public), tmp_path)
+        assert "authorization" not in proxy.headers[-1]
+
+
+def test_a_proxy_of_the_users(s3: S3Server, place: Place, tmp_path: Path) -> None:
+    place.put("x", b"1")
+    with FaultProxy(s3.port) as proxy:
+        kwargs = {"proxies": {"http": proxy.endpoint}}
+        check(mount_of(place, config_kwargs=kwargs), tmp_path)
+        assert proxy.requests[-1].startswith(f"GET {s3.endpoint}/")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import ssl
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -89,6 +92,30 @@ def test_a_server_without_ranges_says_so(tmp_path: Path) -> None:
                 await origin.fetch(obj, 10, 20)
 
         asyncio.run(body())
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="makes the certificate with openssl")
+def test_a_certificate_of_an_own_authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "ca.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+         "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out",
+         certificate],
+        check=True, capture_output=True, timeout=30,
+    )  # fmt: skip
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    (tmp_path / "x").write_bytes(b"secret")
+    with WebServer(tmp_path, tls=tls) as server:
+        mount = Mount(f"{server.url}/x")
+        with pytest.raises(OriginError, match="certificate"):
+            listed(open_origin(mount, tmp_path))
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert listed(open_origin(mount, tmp_path))["x"].size_bytes == 6
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing"))
+        with pytest.raises(UserError, match="cannot read the certificates"):
+            open_origin(mount, tmp_path)
 
 
 def test_the_child_is_started_again_when_it_dies(tmp_path: Path) -> None:

@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from cache_worker.origins import OriginObject, fsspec_paths, open_origin
 from cache_worker.origins.address import parse_address
-from cache_worker.origins.credentials import NO_PROFILE, fingerprint, read_options, read_profile
+from cache_worker.origins.credentials import (
+    NO_PROFILE,
+    fingerprint,
+    forbid_metadata,
+    read_options,
+    read_profile,
+)
 from cache_worker.origins.faults import Kind, classify, raised
 from cache_worker.origins.retry import BUDGET_SECONDS, CEILING_SECONDS, next_delay
 from cacheop.api.dataset import EncryptOption, Mount
@@ -88,6 +94,8 @@ def test_delays_grow_and_attempts_are_bounded() -> None:
         ("FileNotFoundError", "status code: 404 <Code>NoSuchBucket</Code>", Kind.NO_STORE),
         ("InvalidPathError", "Encountered object with invalid path", Kind.ODD_KEY),
         ("ValueError", 'Could not parse path: Path "a//b"', Kind.ODD_KEY),
+        ("GenericError", "PUT http://169.254.169.254/latest/api/token", Kind.NO_CREDENTIALS),
+        ("GenericError", "Failed to read token file '/x': No such file", Kind.NO_CREDENTIALS),
         ("GenericError", "Received redirect without LOCATION, this", Kind.REDIRECT),
     ],
 )
@@ -166,6 +174,14 @@ def test_the_environment_goes_before_the_default_section(environment: dict[str, 
     identity = {"AWS_WEB_IDENTITY_TOKEN_FILE": "f", "AWS_ROLE_ARN": "a"}
     assert read_profile("", {**environment, **identity}).key is None
     assert read_profile("", {**environment, **identity}).region == "r0"
+
+
+def test_metadata_switched_off() -> None:
+    off = {"AWS_EC2_METADATA_DISABLED": "true"}
+    forbid_metadata("s3://b/", {})
+    forbid_metadata("s3://b/", {**off, "AWS_ACCESS_KEY_ID": "K"})
+    with pytest.raises(CredentialError, match="no credentials were found for s3://b/"):
+        forbid_metadata("s3://b/", off)
 
 
 def test_a_broken_profile_file_is_named(environment: dict[str, str], tmp_path: Path) -> None:
