@@ -180,6 +180,7 @@ class Cache:
 
     def problems(self) -> Iterator[Problem]:
         """A floor that no quota can hold."""
+        # No CEL rule: sizes are numbers or texts there, and only newer servers can compare those.
         quotas = [tier.quota_bytes for tier in self.tiers]
         total = sum(quota for quota in quotas if quota is not None)
         if None not in quotas and self.floor_bytes > total:
