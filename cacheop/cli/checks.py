@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shutil
+import socket
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,3 +141,20 @@ def address(option: str, text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise UserError(f"{option} {text!r} is not HOST:PORT", hint="Like 127.0.0.1:0")
     return host, int(port)
+
+
+def port(option: str, text: str) -> None:
+    """Nobody listens at `HOST:PORT`; empty text and port 0 are always well."""
+    if not text:
+        return
+    host, number = address(option, text)
+    try:
+        family, kind, _, _, at = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(at)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on {option} {text}: {error.strerror or error}",
+            hint="Name another one; port 0 picks a free one",
+        ) from error

@@ -108,7 +108,8 @@ def _check_supervisor(started: Started) -> None:
 
 def _late(started: Started, timeout_seconds: float, status: dict[str, Any]) -> CacheopError:
     told = [c["message"] for c in status.get("conditions") or () if c.get("status") != "True"]
-    why = "; ".join(filter(None, told)) or status.get("phase") or "its worker does not answer"
+    last = (log_tail(started.record.config) or ["its worker does not answer"])[-1]
+    why = "; ".join(filter(None, told)) or status.get("phase") or last
     return WorkerUnavailable(
         f"{started.record.node} was not ready after {view.duration(timeout_seconds)}: {why}",
         hint="Give it longer with --timeout",

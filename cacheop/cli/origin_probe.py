@@ -14,32 +14,35 @@ from typing import Any
 def main() -> int:
     """Answer one request; errors are answers."""
     request = json.load(sys.stdin)
-    begin = time.monotonic()
     try:
-        keys = _count(request["url"], request["options"])
+        keys, seconds = _count(request["url"], request["options"])
     except Exception as error:  # noqa: BLE001 - any library, any error: it is the answer
         print(json.dumps({"error": _why(error), "todo": _todo(error)}))
         return 0
-    print(json.dumps({"keys": keys, "seconds": time.monotonic() - begin}))
+    print(json.dumps({"keys": keys, "seconds": seconds}))
     return 0
 
 
-def _count(url: str, options: dict[str, Any]) -> int:
-    """1 if something is there, else 0."""
+def _count(url: str, options: dict[str, Any]) -> tuple[int, float]:
+    """(1 if something is there, else 0; seconds without importing libraries)."""
     import fsspec
 
     protocol = url.partition("://")[0]
-    if protocol in {"s3", "s3a"}:
+    s3 = protocol in {"s3", "s3a"}
+    if s3:
         options = {
             "config_kwargs": {"connect_timeout": 5, "retries": {"max_attempts": 1}}
         } | options
     filesystem = fsspec.filesystem(protocol, **options)
-    if protocol in {"s3", "s3a"}:
+    begin = time.monotonic()
+    if s3:
         # s3fs's own ls asks for every key of a directory.
         bucket, _, prefix = url.partition("://")[2].partition("/")
         answer = filesystem.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
-        return int(answer.get("KeyCount", len(answer.get("Contents", ()))))
-    return 1 if filesystem.info(url) and _has_entry(filesystem, url) else 0
+        found = bool(answer.get("KeyCount", len(answer.get("Contents", ()))))
+    else:
+        found = _has_entry(filesystem, url)
+    return int(found), time.monotonic() - begin
 
 
 def _has_entry(filesystem: Any, url: str) -> bool:
@@ -55,7 +58,9 @@ def _todo(error: BaseException) -> str:
     text = f"{type(error).__name__} {error}".lower()
     if isinstance(error, ImportError):
         return "Install the fsspec library of this scheme"
-    if isinstance(error, PermissionError) or "access" in text or "signature" in text:
+    if isinstance(error, PermissionError) or any(
+        word in text for word in ("access", "signature", "credential")
+    ):
         return "Look at the key and secret, and what they may list"
     if isinstance(error, FileNotFoundError) or "nosuchbucket" in text:
         return "Look at bucket and prefix in mountPoint"

@@ -25,7 +25,7 @@ def parse_name(text: str, namespace: str = "") -> tuple[str, str]:
         inside, _, name = bare.partition("/")
     else:
         name, _, inside = bare.partition(".")
-    if not name or "/" in name or "." in name:
+    if not name or "/" in name or "." in name + inside:
         raise UserError(
             f"{text!r} is not the name of a Dataset",
             hint="Write name, namespace/name or name.namespace",

@@ -116,10 +116,28 @@ def _up_one(
         if record is not None and any(local.is_alive(node) for node in record.nodes):
             _check_same(record, dataset, options)
             output.note(f"{view.subject(record)}: already up", fmt)
+            record = _revive(record, options, fmt)
             return record, [verbs.node_status(node) for node in record.nodes]
         if record is not None:
             launch.stop(record)  # what a crash left behind
         return _start(dataset, documents, options, fmt, run_dir)
+
+
+def _revive(record: RunRecord, options: Options, fmt: Format) -> RunRecord:
+    """Start the nodes again whose supervisor was killed; the others go on."""
+    started = {
+        node.node: launch.start(node.node, node.root, node.config)
+        for node in record.nodes
+        if not local.is_alive(node)
+    }
+    if not started:
+        return record
+    output.note(f"starting again: {', '.join(started)}", fmt)
+    nodes = tuple(started[n.node].record if n.node in started else n for n in record.nodes)
+    record = replace(record, nodes=nodes)
+    local.write(record)
+    _wait_all(record, list(started.values()), options, fmt)
+    return record
 
 
 def _check_same(record: RunRecord, dataset: Dataset, options: Options) -> None:
@@ -158,8 +176,10 @@ def _start(
     secret_files.resolve(dataset, documents.secrets, os.environ)
     checks.tiers(dataset)
     checks.cache_directories(roots, dataset)
-    for root in roots:
+    for k, root in enumerate(roots):
         checks.free(root)
+        checks.port("--http", _node_address("--http", options.http, k))
+        checks.port("--listen", _node_address("--listen", options.listen, k))
     if mount is not None:
         checks.mount(mount, roots)
     record = local.RunRecord(
@@ -180,13 +200,18 @@ def _start(
             local.write(record)
         output.note(view.subject(record), fmt)
         return record, _wait_all(record, started, options, fmt)
-    except BaseException:
-        # Nothing half-started stays, whatever went wrong, ^C too; what the processes said is told.
-        for node in started:
-            for line in launch.log_tail(node.record.config):
-                output.note(f"  {node.record.node}: {view.printable(line)}", fmt)
+    except BaseException as error:
+        # Nothing half-started stays, whatever went wrong, ^C too.
+        if isinstance(error, WorkerUnavailable):
+            _tell_logs(started, fmt)  # the worker could not say itself what is wrong
         launch.stop(record)
         raise
+
+
+def _tell_logs(started: list[launch.Started], fmt: Format) -> None:
+    for node in started:
+        for line in launch.log_tail(node.record.config):
+            output.note(f"  {node.record.node}: {view.printable(line)}", fmt)
 
 
 def _file_of(dataset: Dataset, paths: tuple[Path, ...]) -> str:

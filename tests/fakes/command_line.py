@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 
 from cacheop import local
 from cacheop.cli.control import ask_once
+from cacheop.cli.main import code_of
 
 TOP = Path(__file__).parents[2]
 
@@ -38,7 +41,8 @@ class CommandLine:
     def command(self, *arguments: object) -> list[str]:
         return [sys.executable, "-m", "cacheop.cli.main", *map(str, arguments)]
 
-    def __call__(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    def process(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        """As a user runs it."""
         return subprocess.run(
             self.command(*arguments),
             env=self.environment | environment,
@@ -49,15 +53,31 @@ class CommandLine:
             check=False,
         )
 
+    def __call__(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """The same in this process, which saves the start of an interpreter."""
+        words, stdout, stderr = list(map(str, arguments)), io.StringIO(), io.StringIO()
+        before = dict(os.environ)
+        os.environ.update(self.environment)
+        try:
+            with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+                code = code_of(words)
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        return subprocess.CompletedProcess(words, code, stdout.getvalue(), stderr.getvalue())
+
     def json(self, *arguments: object) -> dict:
         done = self(*arguments, "-o", "json")
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         return json.loads(done.stdout)
 
-    def fails(self, code: int, *arguments: object, **environment: str) -> str:
+    def fails(self, code: int, *arguments: object) -> str:
         """The one line of an error."""
-        done = self(*arguments, **environment)
+        return self.one_line(code, self(*arguments))
+
+    @staticmethod
+    def one_line(code: int, done: subprocess.CompletedProcess[str]) -> str:
         assert done.returncode == code, done.stdout + done.stderr
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1, done.stderr
