@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from cacheop.api.names import ENV_RUN_DIR
 from examples.demo import data
 from examples.demo.link import SlowLink
 from examples.demo.server import S3Server
@@ -98,7 +99,8 @@ class Demo:
         self._scratch = Path(tempfile.mkdtemp(prefix="cacheop-demo-"))
         self._mount = self._scratch / "mount"
         self._up = False
-        self._environment = os.environ | {"CACHEOP_RUN_DIR": str(self._scratch / "run")}
+        self._run_dir_before = os.environ.get(ENV_RUN_DIR)
+        self._environment = os.environ | {ENV_RUN_DIR: str(self._scratch / "run")}
         self._keys = data.image_keys(plan.recipe)
         self.dataset_bytes = 0
 
@@ -187,11 +189,16 @@ class Demo:
         if self._link is not None:
             self._link.stop()
         self._server.stop()
+        if self._run_dir_before is None:
+            os.environ.pop(ENV_RUN_DIR, None)
+        else:
+            os.environ[ENV_RUN_DIR] = self._run_dir_before
         if not os.path.ismount(self._mount):
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _start(self) -> None:
-        os.environ["CACHEOP_RUN_DIR"] = self._environment["CACHEOP_RUN_DIR"]
+        # The loader's processes inherit it: cacheop:// must find this worker and no other.
+        os.environ[ENV_RUN_DIR] = self._environment[ENV_RUN_DIR]
         self._say(f"making {self.plan.recipe.images:,} images and some shards, if not there yet")
         data.make(self._kept, self.plan.recipe)
         self.dataset_bytes = data.total_bytes(self._kept)

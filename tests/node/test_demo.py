@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -133,24 +134,58 @@ def test_the_dataset_is_the_same_every_time(tmp_path: Path):
     }
 
 
+def start_demo(tmp_path: Path) -> subprocess.Popen[str]:
+    """The quick demo; all that it writes is below `tmp_path`, so what it leaves can be found."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "examples.demo.main", "--quick", "--cache", str(tmp_path / "kept")],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def assert_nothing_left(tmp_path: Path) -> None:
+    assert not list(tmp_path.glob("cacheop-demo-*"))
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    deadline = time.monotonic() + 10  # the loader's processes end a moment after their parent
+    while processes_naming(str(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_naming(str(tmp_path))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_demo_shows_what_it_promises(tmp_path: Path):
     """Exit code 0: 5 x direct, origin bytes 1.00 x, and nothing of it left running."""
-    done = subprocess.run(
-        [sys.executable, "-m", "examples.demo.main", "--quick", "--cache", str(tmp_path / "kept")],
-        cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=380,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1.00 x the dataset" in done.stdout
-    assert not list(tmp_path.glob("cacheop-demo-*"))
-    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
-    assert not processes_naming(str(tmp_path))
+    demo = start_demo(tmp_path)
+    try:
+        out, said = demo.communicate(timeout=380)
+    finally:
+        demo.terminate()
+    assert demo.returncode == 0, out + said
+    assert "1.00 x the" in out
+    assert_nothing_left(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_an_interrupted_demo_leaves_nothing(tmp_path: Path):
+    demo = start_demo(tmp_path)
+    try:
+        assert demo.stderr is not None
+        for line in demo.stderr:
+            if "cacheop://: epoch 1" in line:
+                break
+        time.sleep(0.5)
+        demo.send_signal(signal.SIGINT)
+        _, said = demo.communicate(timeout=60)
+    finally:
+        demo.terminate()
+    assert demo.returncode == 130, said
+    assert "Traceback" not in said
+    assert_nothing_left(tmp_path)
 
 
 def processes_naming(text: str) -> list[str]:
