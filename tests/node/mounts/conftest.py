@@ -93,21 +93,21 @@ class Mounted:
         wait_for(lambda: self.child(verb) != pid)
 
     def evict(self, *paths: str) -> None:
-        """Let the worker, the one writer, evict."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            wait_for(lambda: self._connected(sock))
-            sock.sendall(wire.encode(wire.Frame(wire.REQUEST, 1, {"op": "evict", "paths": paths})))
-            sock.recv(4096)
+        """Let the worker, the one writer, evict; waits for one to be there."""
+        wait_for(lambda: self._evicted(paths))
 
-    def _connected(self, sock: socket.socket) -> bool:
+    def _evicted(self, paths: tuple[str, ...]) -> bool:
         fd = os.open(self.root, os.O_PATH)
         try:
-            sock.connect(f"/proc/self/fd/{fd}/worker.sock")
-        except OSError:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(f"/proc/self/fd/{fd}/worker.sock")
+                meta = {"op": "evict", "paths": paths}
+                sock.sendall(wire.encode(wire.Frame(wire.REQUEST, 1, meta)))
+                return bool(sock.recv(4096))
+        except OSError:  # it is dying, or not there yet
             return False
         finally:
             os.close(fd)
-        return True
 
     def requests(self, kind: str) -> list[list[str]]:
         log = self.root / "fake.log"
