@@ -8,8 +8,7 @@ address (`a//b`, `../x`, a control character) ends its whole listing, and it sho
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError
@@ -20,14 +19,16 @@ from cache_worker.origins.store_opener import PATIENT, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from cache_worker.origins.address import Address
     from cache_worker.origins.credentials import Profile
     from cache_worker.origins.options import StoreOptions
 
+T = TypeVar("T")
+
 BATCH_KEYS = 10_000
 HEADS_AT_ONCE = 16
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def list_objects(address: Address, options: StoreOptions, profile: Profile) -> Iterator[Listing]:
@@ -43,7 +44,8 @@ def list_objects(address: Address, options: StoreOptions, profile: Profile) -> I
         if address.scheme in {"http", "https"}:
             yield from _list_web(store, address)
             return
-        for batch in obstore.list(store, address.prefix or None, chunk_size=BATCH_KEYS):
+        batches = obstore.list(store, address.prefix or None, chunk_size=BATCH_KEYS)
+        for batch in _ahead(batches):
             if batch:
                 last = batch[-1]["path"]
                 yield _listing(_without_markers(store, batch), len(address.directory))
@@ -57,6 +59,15 @@ def list_objects(address: Address, options: StoreOptions, profile: Profile) -> I
         if fault.kind is Kind.GONE and address.may_be_object and not last:
             return  # nothing there at all: an empty mount, which the consumer names
         raise raised(fault, address.mount_point, "", PATIENT["max_retries"] + 1) from error
+
+
+def _ahead(batches: Iterator[T]) -> Iterator[T]:
+    """`batches`, the next one already under way while the caller works on one."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
 
 
 def _without_markers(store: Any, batch: Sequence[Any]) -> Sequence[Any]:
@@ -90,8 +101,8 @@ def _listing(entries: Sequence[Any], skip: int) -> Listing:
 
 def nanoseconds(moment: datetime) -> int:
     """`moment` (aware) since the epoch, exactly."""
-    passed = moment - EPOCH
-    return (passed.days * 86_400 + passed.seconds) * 1_000_000_000 + passed.microseconds * 1000
+    # A double holds microseconds exactly until the year 2255.
+    return round(moment.timestamp() * 1_000_000) * 1000
 
 
 def _single(store: Any, address: Address) -> Listing:
