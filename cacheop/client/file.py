@@ -11,7 +11,7 @@ from cacheop.api.errors import CacheopError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from typing import Self
+    from typing import Any, Self
 
     from typing_extensions import Buffer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cacheop.client.link import Ahead
 
 BUFFER_BYTES = 128 << 10
+COPY_BYTES = 8 << 20
 
 
 class CompleteFile(io.BufferedReader):
@@ -240,3 +241,22 @@ class AsyncFile:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def copy(source: Any, out: Any, callback: Any) -> None:
+    """Kernel to kernel where both are real files, else through a buffer."""
+    size = os.fstat(source.fileno()).st_size if isinstance(source, CompleteFile) else None
+    callback.set_size(size if size is not None else getattr(source, "size", None))
+    if size is not None and isinstance(out, io.BufferedWriter):
+        out.flush()
+        at = 0
+        while at < size:
+            done = os.sendfile(out.fileno(), source.fileno(), at, min(COPY_BYTES, size - at))
+            if done == 0:
+                raise OSError(f"'{source.path}' ends at {at} instead of {size}")
+            at += done
+            callback.relative_update(done)
+        return
+    while data := source.read(COPY_BYTES):
+        out.write(data)
+        callback.relative_update(len(data))

@@ -11,7 +11,6 @@ binds connections of its own.
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 import weakref
@@ -26,7 +25,7 @@ from fsspec.utils import isfilelike, stringify_path
 
 from cacheop.client import url
 from cacheop.client.coroutines import Coroutines
-from cacheop.client.file import CompleteFile
+from cacheop.client.file import copy
 from cacheop.client.locate import Options, Source, attach, started_here
 from cacheop.client.readonly import ReadOnly, refuse
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
     from cacheop.client.tree import Info
 
-COPY_BYTES = 8 << 20
 _PREFIX = f"{url.PROTOCOL}://"
 
 
@@ -263,10 +261,10 @@ class CacheopFileSystem(ReadOnly, Coroutines):
             os.makedirs(os.path.dirname(os.path.abspath(lpath)), exist_ok=True)
         with self.open(rpath) as source:
             if isfilelike(lpath):
-                _copy(source, lpath, callback)
+                copy(source, lpath, callback)
             else:
                 with open(lpath, "wb") as out:
-                    _copy(source, out, callback)
+                    copy(source, out, callback)
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -312,11 +310,17 @@ class CacheopFileSystem(ReadOnly, Coroutines):
 
     def isfile(self, path: str) -> bool:
         """Whether it is a file."""
-        return self.exists(path) and self.info(path)["type"] == "file"
+        return self._type(path) == "file"
 
     def isdir(self, path: str) -> bool:
         """Whether it is a directory."""
-        return self.exists(path) and self.info(path)["type"] == "directory"
+        return self._type(path) == "directory"
+
+    def _type(self, path: str) -> str:
+        try:
+            return str(self.info(path)["type"])
+        except FileNotFoundError:
+            return ""
 
     def du(
         self,
@@ -366,25 +370,6 @@ def _listed(value: Any, count: int) -> Sequence[int | None]:
     if len(values) != count:
         raise ValueError(f"{len(values)} bounds for {count} paths")
     return values
-
-
-def _copy(source: Any, out: Any, callback: Any) -> None:
-    """Kernel to kernel where both are real files, else through a buffer."""
-    size = os.fstat(source.fileno()).st_size if isinstance(source, CompleteFile) else None
-    callback.set_size(size if size is not None else getattr(source, "size", None))
-    if size is not None and isinstance(out, io.BufferedWriter):
-        out.flush()
-        at = 0
-        while at < size:
-            done = os.sendfile(out.fileno(), source.fileno(), at, min(COPY_BYTES, size - at))
-            if done == 0:
-                raise OSError(f"'{source.path}' ends at {at} instead of {size}")
-            at += done
-            callback.relative_update(done)
-        return
-    while data := source.read(COPY_BYTES):
-        out.write(data)
-        callback.relative_update(len(data))
 
 
 # Every instance of this process, so that a forked child can let go of the parent's sockets.

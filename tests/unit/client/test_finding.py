@@ -13,11 +13,12 @@ from cacheop import local
 from cacheop.api.errors import UserError, WorkerUnavailable
 from cacheop.client import locate
 from cacheop.client.filesystem import CacheopFileSystem
-from tests.fakes.worker import FakeWorker
 from tests.unit.client.conftest import FILES
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.fakes.worker import FakeWorker
 
 
 def new(**options: object) -> CacheopFileSystem:

@@ -1,0 +1,73 @@
+"""fsspec's own suite, its read side. What it would write is there beforehand."""
+
+from __future__ import annotations
+
+from hashlib import md5
+from typing import TYPE_CHECKING
+
+import pytest
+from fsspec.tests.abstract import AbstractFixtures, AbstractGetTests
+
+from cacheop.client.filesystem import CacheopFileSystem
+from tests.fakes.worker import FakeWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.node
+
+
+def _scenarios() -> dict[str, bytes]:
+    bulk = ["file1", "file2", "subdir/subfile1", "subdir/subfile2", "subdir/nesteddir/nestedfile"]
+    below = ["subfile1", "subfile2", "nesteddir/nestedfile"]
+    edge = ["file1", "file2", *(f"subdir{i}/{name}" for i in range(2) for name in below)]
+    files = {f"bulk/source/{name}": b"" for name in bulk}
+    files |= {f"edge/source/{name}": b"" for name in edge}
+    files |= {f"prefix/source/{name}": b"" for name in ("subdir.txt", "subdir/subfile.txt")}
+    hashed = {i: md5(str(i).encode()).hexdigest() for i in range(10)}  # names as the suite's
+    files |= {f"hashed/source/{name}.txt": str(i).encode() for i, name in hashed.items()}
+    return files | {"src/file": b""}
+
+
+class TestGet(AbstractGetTests, AbstractFixtures):
+    @pytest.fixture
+    def fs(self, tmp_path: Path) -> Iterator[CacheopFileSystem]:
+        with FakeWorker(tmp_path / "cache", _scenarios()) as worker:
+            fs = CacheopFileSystem(cache=str(worker.root), skip_instance_cache=True)
+            yield fs
+            fs.invalidate_cache()
+
+    @pytest.fixture
+    def fs_path(self) -> str:
+        return "demo"
+
+    @pytest.fixture
+    def supports_empty_directories(self) -> bool:
+        return False
+
+    @pytest.fixture
+    def fs_bulk_operations_scenario_0(self) -> str:
+        return "demo/bulk/source"
+
+    @pytest.fixture
+    def fs_glob_edge_cases_files(self) -> str:
+        return "demo/edge/source"
+
+    @pytest.fixture
+    def fs_dir_and_file_with_same_name_prefix(self) -> str:
+        return "demo/prefix/source"
+
+    @pytest.fixture
+    def fs_10_files_with_hashed_names(self) -> str:
+        return "demo/hashed/source"
+
+    def test_get_directory_recursive(
+        self, fs, fs_join, fs_path, local_fs, local_join, local_target, monkeypatch
+    ) -> None:
+        # The one test that makes its source itself; ours is there.
+        monkeypatch.setattr(fs, "mkdir", lambda _path: None)
+        monkeypatch.setattr(fs, "touch", lambda _path: None)
+        super().test_get_directory_recursive(
+            fs, fs_join, fs_path, local_fs, local_join, local_target
+        )
