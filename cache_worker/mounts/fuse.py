@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cache_worker.mounts.stored import StoredVersion
     from cache_worker.mounts.tree import Tree
 
-TRIES_MAX = 16  # a chunk that is evicted again before we read it is asked for this often
+TRIES_MAX = 16  # a worker that never sends the bytes in its answer is asked this often
 DISK_THREADS = 8
 STREAMS_MAX = 256
 _GONE = frozenset({errno.ENODEV, errno.ECONNABORTED})

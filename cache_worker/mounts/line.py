@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RETRY_SECONDS = 0.05
-REFUSED_RETRY_SECONDS = 0.5
+REFUSED_RETRY_SECONDS = 0.1
 BIND_SECONDS = 60.0
 ANSWER_SECONDS = 600.0  # a worker that is there answers within this, or the read fails with EIO
 TICK_SECONDS = 1.0
+# Gone again or unreadable this often: the bytes themselves are asked for, in the answer.
+INLINE_TRIES = 3
 TOUCHED_ROWS = 20_000  # a frame
 RECEIVE_BYTES = 1 << 20
 SOCKET_PATH_BYTES = 107
@@ -46,6 +48,7 @@ class Read:
     offset: int
     length: int
     tries: int = 0
+    """How often the store did not have what the worker had just put there."""
     asked: float = 0.0
     """time.monotonic() of the latest question."""
 
@@ -80,6 +83,7 @@ class Line:
         self._outbox: deque[bytes] = deque()
         self._touched: deque[int] = deque(maxlen=1_000_000)
         self._lost: float | None = time.monotonic()
+        self._connected = 0.0
         self._said = ""
         self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
@@ -92,13 +96,13 @@ class Line:
         read.asked = time.monotonic()
         request = next(self._ids)
         self._waiting[request] = read
-        self._outbox.append(self._frame(request, read.row, read.offset, read.length))
+        self._outbox.append(self._frame(request, read))
         os.eventfd_write(self._doorbell, 1)
 
     def hint(self, row: int, offset: int) -> None:
         """Ask for the chunk at `offset` ahead of a reader; nobody waits for the answer."""
         if self._lost is None:
-            self._outbox.append(self._frame(next(self._ids), row, offset, 1))
+            self._outbox.append(self._frame(next(self._ids), Read(0, row, offset, 1)))
             os.eventfd_write(self._doorbell, 1)
 
     def touch(self, row: int) -> None:
@@ -112,10 +116,16 @@ class Line:
                 return self._waiting.pop(request, None) is not None
         return False
 
-    def _frame(self, request: int, row: int, offset: int, length: int) -> bytes:
-        meta = {
-            "op": "read", "version": self.version, "row": row, "offset": offset, "length": length,
-        }  # fmt: skip
+    def _frame(self, request: int, read: Read) -> bytes:
+        meta: dict[str, object] = {
+            "op": "read",
+            "version": self.version,
+            "row": read.row,
+            "offset": read.offset,
+            "length": read.length,
+        }
+        if read.tries >= INLINE_TRIES:
+            meta["inline"] = True
         return wire.encode_head(wire.REQUEST, request, meta, 0)
 
     def _run(self) -> None:
@@ -127,7 +137,7 @@ class Line:
                     _connect(sock, self._path)
                     decoder = wire.Decoder()
                     self._bind(sock, decoder)
-                    self._lost = None
+                    self._lost, self._connected = None, time.monotonic()
                     self._say("the worker is there")
                     self._converse(sock, decoder)
             except OSError as error:  # CacheopError among them
@@ -171,7 +181,7 @@ class Line:
         # After the clearing: a read that came in between may be asked for twice, never not at all.
         out = bytearray()
         for request, read in list(self._waiting.items()):
-            out += self._frame(request, read.row, read.offset, read.length)
+            out += self._frame(request, read)
         poll = select.poll()
         poll.register(self._doorbell, select.POLLIN)
         tick = time.monotonic() + TICK_SECONDS
@@ -229,7 +239,8 @@ class Line:
         now = time.monotonic()
         away = self._lost is not None and now - self._lost > self._grace_seconds
         for request, read in list(self._waiting.items()):
-            late = self._lost is None and now - read.asked > ANSWER_SECONDS
+            asked = max(read.asked, self._connected)
+            late = self._lost is None and now - asked > ANSWER_SECONDS
             if (away or late) and self._waiting.pop(request, None) is not None:
                 self._answered(read, None, errno.EIO)
 

@@ -24,6 +24,7 @@ from cacheop.api import names
 from cacheop.api.errors import CacheopError, StoreError, UserError
 
 if TYPE_CHECKING:
+    from cache_worker.mounts import Mount
     from cache_worker.mounts.kernel import Init
 
 POLL_SECONDS = 0.2
@@ -41,7 +42,7 @@ class Server:
         self._taken_over = found is not None
         self._record = found or Record("")
         self._stored: StoredVersion | None = None
-        self._mount: FuseMount | None = None
+        self._mount: Mount | None = None
         self._line = Line(
             root / names.WORKER_SOCKET,
             self._record.version,

@@ -1,8 +1,9 @@
 """A worker that fills from memory: real socket, real store.
 
 It behaves as `<root>/fake.json` says, read again at each request: {"delay_seconds": s,
-"bind_seconds": s, "errors": {path: error class}, "no_room": [paths], "forget": [paths]}, and
-appends each request to `<root>/fake.log`. "forget" evicts the chunk again before it is answered.
+"bind_seconds": s, "errors": {path: error class}, "no_room": [paths], "forget": [paths],
+"deaf": bool}, and appends each request to `<root>/fake.log`. "forget" evicts the chunk again before
+it is answered, "deaf" does so even when the bytes were asked for in the answer.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class FakeWorker:
         if path in script.get("errors", {}):
             name = script["errors"][path]
             raise errors.from_wire({"error": name, "message": f"{path}: as the test wants"})
-        if path in script.get("no_room", []):
+        if path in script.get("no_room", []) or (meta.get("inline") and not script.get("deaf")):
             return {"present": False}, content(path, offset, max(0, min(length, size - offset)))
         with self.lock:
             for chunk in chunks_of_span(size, offset, length):
