@@ -80,12 +80,15 @@ def show(direct: Result, cached: Sequence[Result]) -> None:
     console.print(table)
     for result in (direct, *cached):
         speeds = ", then ".join(f"{s:,.0f}" for s in result.shard_megabytes_per_second)
-        console.print(f"large shards one after the other, {result.way}: {speeds} MB/s")
+        console.print(
+            f"large shards one after the other, {result.way.split(',')[0]}: {speeds} MB/s"
+        )
     for result in cached:
         console.print(
             f"{result.way}: epochs 2 and 3 at {speedup(result, direct):.1f} x direct; "
             f"{len(result.rows)} epochs and the shards took {result.origin_ratio:.2f} x the "
-            "dataset from the origin"
+            "dataset from the origin",
+            soft_wrap=True,
         )
 
 

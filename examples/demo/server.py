@@ -79,7 +79,7 @@ class S3Server:
         process, self._process = self._process, None
         if process is not None:
             # SIGKILL loses nothing that was acknowledged to us: volumes are appended with write(2)
-            # and the filer's log too. SIGTERM drains for 10 s, which every test would pay.
+            # and the filer's log too. SIGTERM drains first, which every test would pay for.
             process.send_signal(signal.SIGKILL)
             process.wait(STOP_SECONDS)
         if self._sockets is not None:

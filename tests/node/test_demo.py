@@ -165,7 +165,7 @@ def test_the_demo_shows_what_it_promises(tmp_path: Path):
     finally:
         demo.terminate()
     assert demo.returncode == 0, out + said
-    assert "1.00 x the" in out
+    assert "1.00 x the dataset from the origin" in out
     assert_nothing_left(tmp_path)
 
 
