@@ -43,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write("usage: python -m cache_worker index CONFIG\n")
         return 2
 
+    gc.disable()  # a million keys make no cycles; the collector would walk them for nothing
+
     def work() -> dict[str, Any]:
         from cache_worker.origins import open_origin  # type: ignore[attr-defined,unused-ignore]
 
@@ -66,7 +68,6 @@ def report(work: Callable[[], object], out: TextIO) -> int:
 
 def run(settings: Settings, open_origin: OpenOrigin, out: TextIO) -> dict[str, Any]:
     """List, write the version unless it is there, and say what it is. Raises CacheopError."""
-    gc.disable()  # a million keys make no cycles; the collector would walk them for nothing
     mounts = settings.dataset.spec.mounts
     with contextlib.ExitStack() as stack:
         origins: list[Origin] = []
