@@ -12,7 +12,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cacheop.api import wire
-from cacheop.api.errors import CacheopError, ProtocolError, WorkerUnavailable, from_wire
+from cacheop.api.errors import (
+    CacheopError,
+    NotFoundError,
+    ProtocolError,
+    WorkerUnavailable,
+    from_wire,
+)
 from cacheop.client.connection import Connection, Dropped
 
 if TYPE_CHECKING:
@@ -182,7 +188,13 @@ class WorkerLink:
 
     def _bind(self, connection: Connection) -> None:
         meta = {"version": self.version}
-        bound = connection.call("bind", meta, time.monotonic() + ANSWER_SECONDS).meta
+        try:
+            bound = connection.call("bind", meta, time.monotonic() + ANSWER_SECONDS).meta
+        except NotFoundError as error:
+            if self.version:
+                raise
+            # No version at all yet is a worker that still lists, not a path that is not there.
+            raise WorkerUnavailable(error.message, hint=error.hint) from error
         version = bound.get("version")
         if not isinstance(version, str) or (self.version and version != self.version):
             raise ProtocolError(f"{self.name} bound version {version!r}, not {self.version!r}")

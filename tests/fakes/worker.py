@@ -75,6 +75,7 @@ class FakeWorker:
         self.delay_seconds = 0.0
         self.evict_after_answers = 0  # how many more times a fill is undone at once
         self.error: CacheopError | None = None
+        self.indexing = False  # as before its first version
         self.endpoint = ""
         self._lock = threading.Lock()  # guards store and versions
         self._contents: dict[str, dict[int, bytes]] = {}
@@ -275,7 +276,7 @@ class FakeWorker:
                     "version": self.version, "phase": "Ready", "pid": os.getpid(),
                 }, b""  # fmt: skip
             case "bind":
-                version = meta["version"] or self.version
+                version = meta["version"] or ("" if self.indexing else self.version)
                 self._known(version)
                 self._bound.append((sock, version))
                 return {

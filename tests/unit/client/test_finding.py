@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -170,3 +171,17 @@ def test_what_was_read_without_asking_is_told(
     assert 3 in told["rows"].values()
     worker.evict("train/a/1.jpg")  # the unread answers are not taken for this one's
     assert fs.cat_file("demo/train/a/1.jpg") == FILES["train/a/1.jpg"]
+
+
+def test_a_worker_that_still_lists_is_waited_for(
+    worker: FakeWorker, fs: CacheopFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.indexing = True
+    monkeypatch.setattr("cacheop.client.locate.ATTACH_SECONDS", 0.3)
+    with pytest.raises(WorkerUnavailable):  # not False: nobody knows yet
+        fs.exists("demo/empty")
+    monkeypatch.setattr("cacheop.client.locate.ATTACH_SECONDS", 10.0)
+    timer = threading.Timer(0.3, setattr, (worker, "indexing", False))
+    timer.start()
+    assert fs.exists("demo/empty")
+    timer.join()
