@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     gc.disable()  # a million keys make no cycles; the collector would walk them for nothing
 
     def work() -> dict[str, Any]:
-        from cache_worker.origins import open_origin  # type: ignore[attr-defined,unused-ignore]
+        from cache_worker.origins import open_origin
 
         return run(load(arguments[0]), open_origin, sys.stdout)
 
