@@ -87,7 +87,7 @@ def wait_ready(
             if status.get("phase") == "Failed":
                 raise from_wire(status.get("error") or {"message": "the worker failed"})
             show(status)
-            progress = (status.get("phase"), str(status.get("indexing")))
+            progress = (status.get("phase"), (status.get("indexing") or {}).get("keys"))
             if progress != seen:
                 seen, deadline = progress, time.monotonic() + timeout_seconds
             if time.monotonic() >= deadline:

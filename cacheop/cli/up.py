@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,18 +73,30 @@ def up(options: Options, fmt: Format) -> int:
         output.note(f"note: {said}", fmt)
     _check_options(documents, options)
     checks.worker_libraries()
-    records = []
-    shown = []
-    for dataset in documents.datasets:
-        record, statuses = _up_one(dataset, documents, options, fmt)
-        records.append(record)
-        shown.append(view.summary(record, statuses))
-        if fmt is Format.TEXT:
-            for line in view.detail_lines(shown[-1]):
-                print(view.printable(line))
-    if fmt is Format.JSON:
-        output.print_json(shown[0] if len(shown) == 1 else {"datasets": shown})
-    return _stay(records, fmt) if options.foreground else 0
+    # SIGTERM as ^C: whatever `up` is at, it takes back what it began.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    records: list[RunRecord] = []
+    try:
+        shown = []
+        for dataset in documents.datasets:
+            record, statuses = _up_one(dataset, documents, options, fmt)
+            records.append(record)
+            shown.append(view.summary(record, statuses))
+            if fmt is Format.TEXT:
+                print("\n".join(map(view.printable, view.detail_lines(shown[-1]))), flush=True)
+        if fmt is Format.JSON:
+            output.print_json(shown[0] if len(shown) == 1 else {"datasets": shown})
+        if options.foreground:
+            _stay(records, fmt)
+    except KeyboardInterrupt:
+        if not options.foreground or not records:
+            raise
+    finally:
+        if options.foreground:
+            _stop_all(records, fmt)
+        else:
+            signal.signal(signal.SIGTERM, before)
+    return 0
 
 
 def _check_options(documents: Documents, options: Options) -> None:
@@ -294,23 +307,30 @@ def _wait_all(
         line.close()
 
 
-def _stay(records: list[RunRecord], fmt: Format) -> int:
-    """Wait for SIGINT or SIGTERM, then take everything down; 1 when a supervisor ends by itself."""
+def _stay(records: list[RunRecord], fmt: Format) -> None:
+    """Until KeyboardInterrupt; CacheopError when a supervisor ends by itself."""
     output.note("Running until ^C or SIGTERM.", fmt)
+    sys.stdout.flush()
+    while True:
+        time.sleep(FOREGROUND_LOOK_SECONDS)
+        for record in records:
+            dead = [n for n in record.nodes if not local.is_alive(n)]
+            if dead:
+                last = (launch.log_tail(dead[0].config) or ["it wrote nothing"])[-1]
+                raise CacheopError(f"the supervisor of {dead[0].node} ended: {last}")
+
+
+def _stop_all(records: list[RunRecord], fmt: Format) -> None:
+    """Take everything down; a second ^C does not leave half of it."""
     wanted = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
     try:
-        while signal.sigtimedwait(wanted, FOREGROUND_LOOK_SECONDS) is None:
-            for record in records:
-                dead = [n for n in record.nodes if not local.is_alive(n)]
-                if dead:
-                    last = (launch.log_tail(dead[0].config) or ["it wrote nothing"])[-1]
-                    raise CacheopError(f"the supervisor of {dead[0].node} ended: {last}")
-        return 0
-    finally:
         for record in records:
             output.note(f"Stopping {record.namespace}/{record.name}.", fmt)
             _stop(record)
+    finally:
+        for number in wanted:  # those that came meanwhile have what they wanted
+            signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, wanted)
 
 
