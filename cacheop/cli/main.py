@@ -245,7 +245,7 @@ def down(
     output: Output = Format.TEXT,
 ) -> int:
     """Stop the workers of a Dataset and unmount it. The cache stays for the next `up`."""
-    from cacheop.cli import up as implementation
+    from cacheop.cli import down as implementation
 
     return implementation.down(name, namespace, output, everything=everything, purge=purge, yes=yes)
 
