@@ -184,7 +184,7 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path: Path):
     finally:
         demo.terminate()
     assert demo.returncode == 130, said
-    assert "Traceback" not in said
+    assert "Traceback" not in said, said
     assert_nothing_left(tmp_path)
 
 
