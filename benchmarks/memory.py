@@ -65,5 +65,7 @@ def measure(setting: Setting) -> list[Row]:
             with path.open("rb") as file:
                 while file.read(1 << 20):
                     pass
-        rows.append(at_most("PSS mount process, after reading all", "MiB", [pss_mib(mounts[0])], 48))
+        rows.append(
+            at_most("PSS mount process, after reading all", "MiB", [pss_mib(mounts[0])], 48)
+        )
     return rows

@@ -104,7 +104,7 @@ def measure(setting: Setting) -> list[Row]:
         big = child(_BIG, plain, rounds)
     return [
         versus("warm 110 KB, cat_file, to ext4", "files/s", small["cat"], small["local"], 0.5),
-        versus("warm 110 KB, open().read(), to ext4", "files/s", small["open"], small["local"], 0.5),
+        versus("warm 110 KB, open().read() to ext4", "files/s", small["open"], small["local"], 0.5),
         versus("warm 110 KB, cat_file, to s3fs", "files/s", small["cat"], small["s3fs"], 20),
         versus("warm big file by 1 MiB, to ext4", "MB/s", big["read"], big["local read"], 0.9),
         versus("warm big file, mmap, to ext4", "MB/s", big["mmap"], big["local mmap"], 0.9),

@@ -42,7 +42,8 @@ def versus(
 def at_most(what: str, unit: str, values: Sequence[float], limit: float) -> Row:
     """A median that may not pass `limit`."""
     value = statistics.median(values)
-    return Row(what, value, unit, None, None, f"<= {limit:g} {unit}", value <= limit, spread(values))
+    goal = f"<= {limit:g} {unit}"
+    return Row(what, value, unit, None, None, goal, value <= limit, spread(values))
 
 
 def exactly(what: str, unit: str, value: float, wanted: float) -> Row:

@@ -11,13 +11,13 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from examples.demo.server import S3Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 SMALL_BYTES = 110 * 1024
 CLI_SECONDS = 300

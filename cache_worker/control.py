@@ -69,8 +69,8 @@ class Server:
         path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
-        # A unix socket's path holds 107 bytes (unix(7)); through the fd of its directory the path of
-        # a deep cache directory does not count.
+        # A unix socket's path holds 107 bytes (unix(7)); through the fd of its directory the depth
+        # of the cache directory does not count.
         directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             short = f"/proc/self/fd/{directory}/{path.name}"

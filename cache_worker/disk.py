@@ -64,6 +64,15 @@ class Disk:
         del label
         os.ftruncate(fd, size_bytes)
 
+    def allocate(self, label: str, fd: int, offset: int, length: int) -> None:
+        """Have written blocks (of zeros) for a range, so that a later write meets no full disk."""
+        del label
+        zeros = bytes(min(length, 1 << 20))
+        while length:
+            written = os.pwrite(fd, zeros[:length], offset)
+            offset += written
+            length -= written
+
     def punch(self, label: str, fd: int, offset: int, length: int) -> None:
         """Give the blocks of a range back to the file system; the size stays."""
         del label

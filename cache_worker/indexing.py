@@ -139,13 +139,13 @@ class Indexing:
             index = versions.root / f"manifest/{name}.index"
             if index.exists():
                 async for line in self._child("drop", str(self._settings.path), name):
-                    if "error" in line:
+                    if isinstance(line, dict):
                         raise from_wire(line)
-                    self._store.forget([(first, count) for first, count in line["runs"]])
+                    self._store.forget([(first, count) for first, count in line])
             await asyncio.to_thread(versions.finish_drop, name)
             versions.dropped(name)
 
-    async def _child(self, *arguments: str) -> AsyncIterator[dict[str, Any]]:
+    async def _child(self, *arguments: str) -> AsyncIterator[Any]:
         """Run a verb of our own; its lines of JSON. The process is gone when this ends."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "cache_worker", *arguments,
@@ -153,7 +153,7 @@ class Indexing:
         )  # fmt: skip
         assert process.stdout is not None
         try:
-            last: dict[str, Any] = {}
+            last: Any = {}
             async for line in process.stdout:
                 last = json.loads(line)
                 yield last

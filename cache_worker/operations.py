@@ -76,6 +76,17 @@ class WorkerOperations:
         found = await self._worker.cache.read(version, row, offset, length, inline=inline)
         return ({"present": True}, b"") if found is None else ({"present": False}, found)
 
+    async def _manifest(self, session: Session, request: Frame) -> Answer:
+        del session
+        version = self._worker.versions.get(str(request.meta["version"]))
+        offset, length = int(request.meta["offset"]), int(request.meta["length"])
+        if offset < 0 or not 0 <= length <= READ_MAX_BYTES:
+            raise ProtocolError(f"bad span {offset}+{length}: at most {READ_MAX_BYTES} bytes")
+        path = self._worker.versions.root / names.index_path(version.name)
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return {"size": size}, os.pread(file.fileno(), length, offset)
+
     async def _touched(self, session: Session, request: Frame) -> Answer:
         del session
         version = self._worker.versions.get(str(request.meta["version"]))

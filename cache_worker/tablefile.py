@@ -16,13 +16,16 @@ from cacheop.api.errors import StoreError, UserError
 from cacheop.api.names import CHUNK_TABLE
 from cacheop.api.table import (
     CAPACITY,
+    COLUMNS,
     COMPLETE,
     FILE_BYTES,
     HEADER,
+    HEADER_BYTES,
     INCOMPLETE,
     MAGIC,
     PRESENT,
     STATE_MASK,
+    WIDTH,
     columns,
 )
 
@@ -37,6 +40,10 @@ FORMER = 2
 # The writer's own header fields, behind cacheop.api.table.HEADER: clean stop?, slots ever used.
 _OWN = struct.Struct("<QQ")
 _OWN_AT = HEADER.size
+
+
+def _page_end(offset: int) -> int:
+    return -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class TableFile:
@@ -101,10 +108,27 @@ class TableFile:
         os.close(self._fd)
 
     def use_slots(self, end: int) -> None:
-        """Slots below `end` may be used from now on."""
-        if end > self.used_slots:
-            self.used_slots = end
-            self._write_own(clean=False)
+        """Slots below `end` may be used from now on. StoreError if the disk has no room for them.
+
+        Their blocks are allocated here: a page of a sparse mapping that finds no block when the
+        disk is full would be a SIGBUS (mmap(2)).
+        """
+        if end <= self.used_slots:
+            return
+        offset = HEADER_BYTES
+        try:
+            for _, code in COLUMNS:
+                # Whole pages: a fault needs every block of its page, and blocks may be smaller.
+                first, stop = _page_end(self.used_slots * WIDTH[code]), _page_end(end * WIDTH[code])
+                self._disk.allocate("TABLE:ALLOCATE", self._fd, offset + first, stop - first)
+                offset += CAPACITY * WIDTH[code]
+        except OSError as error:
+            raise StoreError(
+                f"no room for the chunk table of {end} chunks: {error.strerror}",
+                hint="Free some space in the cache directory",
+            ) from error
+        self.used_slots = end
+        self._write_own(clean=False)
 
     # -- what is known ----------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ class OriginError(CacheopError):
     errno_code = errno.EIO
 
 
-class OriginChanged(OriginError):
+class OriginChanged(OriginError):  # noqa: N818 - likewise
     """The object at the origin is no longer the one in the manifest."""
 
     errno_code = errno.ESTALE
@@ -85,7 +85,8 @@ class OriginChanged(OriginError):
 class SuspendedError(CacheopError):
     """An uncached read while the Dataset is suspended."""
 
-    errno_code = errno.EAGAIN
+    # Not EAGAIN: Python's readers take that for "no data yet" and return less instead of raising.
+    errno_code = errno.EBUSY
 
 
 class StoreError(CacheopError):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import json
 import struct
-from typing import Any
+from typing import Any, Literal
 
 from cacheop.api.errors import StoreError
 
@@ -25,8 +25,9 @@ NO_ROW = 0xFFFFFFFF
 FILE, DIRECTORY = 0, 1
 ALIGN_BYTES = 64
 
+Code = Literal["B", "I", "Q", "q"]
 # name, memoryview format ("B" columns of more than one byte per row are heaps)
-COLUMNS: tuple[tuple[str, str], ...] = (
+COLUMNS: tuple[tuple[str, Code], ...] = (
     ("kind", "B"),  # u8[rows]     FILE or DIRECTORY
     ("mount", "B"),  # u8[rows]     which of meta["mounts"] a file comes from; 0 for directories
     ("parent", "I"),  # u32[rows]    row of the parent directory, NO_ROW in the root

@@ -15,7 +15,7 @@ One writer, the worker. Readers in any process: open the file by its path, then 
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, Literal
 
 from cacheop.api.errors import StoreError
 
@@ -30,8 +30,9 @@ GENERATION: Final = 4
 
 INCOMPLETE, COMPLETE = 0, 1
 
+Code = Literal["B", "I", "Q"]
 # name, memoryview format, in file order
-COLUMNS: tuple[tuple[str, str], ...] = (
+COLUMNS: tuple[tuple[str, Code], ...] = (
     ("state", "B"),  # low 2 bits: one of the four above; upper 6: how often it was dropped
     ("file", "B"),  # at a file's first slot: INCOMPLETE or COMPLETE
     ("checksum", "Q"),  # xxh3-64 of the chunk's bytes, recorded as they came from the origin

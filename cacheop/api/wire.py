@@ -101,7 +101,7 @@ class Decoder:
             end = HEADER.size + meta_bytes + payload_bytes
             if len(self._buffer) < end:
                 return
-            meta = decode_meta(self._buffer[HEADER.size : HEADER.size + meta_bytes])
+            meta = decode_meta(bytes(self._buffer[HEADER.size : HEADER.size + meta_bytes]))
             payload = bytes(self._buffer[HEADER.size + meta_bytes : end])
             del self._buffer[:end]
             yield Frame(kind, request_id, meta, payload)

@@ -1,4 +1,4 @@
-"""A Cache over real files and a MemoryOrigin, without sockets; and a reader that follows the rules."""
+"""A Cache over real files and a MemoryOrigin, without sockets, and a reader that keeps its rules."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,7 @@ class NodeCache:
         self.store.close(clean=clean)
 
     async def read(self, version, path, offset=0, length=None):
-        """As a client reads: ask, then read the file itself by the rules of docs/architecture.md."""
+        """As a client reads: ask, then read the file by the rules of docs/architecture.md."""
         row = version.index.resolve(path)
         size = version.index.size(row)
         length = size - offset if length is None else max(0, min(length, size - offset))

@@ -4,8 +4,9 @@ import os
 import random
 
 import pytest
-from cache_worker.load import Load
+
 from cache_worker.flow import Rate
+from cache_worker.load import Load
 from cacheop.api.errors import OriginChanged, OriginError, SuspendedError
 from cacheop.api.table import COMPLETE
 from tests.fakes.disk import FailingDisk

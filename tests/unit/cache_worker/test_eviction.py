@@ -1,4 +1,5 @@
 import pytest
+
 from cache_worker.eviction import POLICIES, Candidate
 
 

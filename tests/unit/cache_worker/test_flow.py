@@ -33,7 +33,10 @@ def test_bytes_in_flight_are_bounded_and_one_large_request_always_fits():
         flow, log, hold = Flow(requests=10, bytes_=100), [], asyncio.Event()
         tasks = [asyncio.create_task(_asker(flow, log, n, 60, hold=hold)) for n in "abc"]
         await asyncio.sleep(0.01)
-        assert log == ["a", "b"]  # b begins while a byte is left: the bound is passed by one at most
+        assert log == [
+            "a",
+            "b",
+        ]  # b begins while a byte is left: the bound is passed by one at most
         hold.set()
         await asyncio.wait_for(asyncio.gather(*tasks), 5)
         await asyncio.wait_for(_asker(flow, log, "large", 1000), 5)

@@ -1,6 +1,7 @@
-from cache_worker.space import Space, floor_bytes
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cache_worker.space import Space, floor_bytes
 
 
 def test_the_quota_is_never_promised_twice():
@@ -28,7 +29,11 @@ def test_marks():
     assert space.above_high() == 401
 
 
-@given(st.lists(st.tuples(st.sampled_from(["reserve", "commit", "release", "drop"]), st.integers(0, 50))))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["reserve", "commit", "release", "drop"]), st.integers(0, 50))
+    )
+)
 def test_used_and_reserved_never_pass_the_limit(steps):
     space, reserved, used = Space(100), [], []
     for step, length in steps:

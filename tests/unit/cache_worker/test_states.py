@@ -1,4 +1,5 @@
 import pytest
+
 from cache_worker import states
 from cacheop.api.table import ABSENT, FILLING, GENERATION, PRESENT, STATE_MASK, SUSPECT
 
@@ -19,7 +20,13 @@ def test_generation_wraps_and_keeps_the_state():
 
 @pytest.mark.parametrize(
     ("state", "step"),
-    [(ABSENT, "write"), (PRESENT, "reserve"), (FILLING, "drop"), (PRESENT, "verify"), (ABSENT, "x")],
+    [
+        (ABSENT, "write"),
+        (PRESENT, "reserve"),
+        (FILLING, "drop"),
+        (PRESENT, "verify"),
+        (ABSENT, "x"),
+    ],
 )
 def test_illegal_steps_are_refused(state, step):
     with pytest.raises(ValueError, match="illegal step"):
