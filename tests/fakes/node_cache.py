@@ -1,4 +1,4 @@
-"""A Cache over real files and a MemoryOrigin, without sockets, and a reader that keeps its rules."""
+"""A Cache over real files and a MemoryOrigin, no sockets, and a reader that keeps its rules."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
