@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import dataclasses
 import os
 import signal
@@ -51,8 +52,8 @@ def problems(direct: Result, cached: Sequence[Result]) -> list[str]:
     return found
 
 
-def show(direct: Result, cached: Sequence[Result]) -> None:
-    """One line an epoch."""
+def show(direct: Result, cached: Sequence[Result], picture: Path | None = None) -> None:
+    """One line an epoch; as an SVG too where `picture` says."""
     from rich.console import Console
     from rich.table import Table
 
@@ -76,7 +77,8 @@ def show(direct: Result, cached: Sequence[Result]) -> None:
                 "-" if result is direct else f"{row.hit_ratio:.1%}",
             )
         table.add_section()
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    width = None if sys.stdout.isatty() and picture is None else 100
+    console = Console(width=width, record=picture is not None)
     console.print(table)
     for result in (direct, *cached):
         speeds = ", then ".join(f"{s:,.0f}" for s in result.shard_megabytes_per_second)
@@ -90,9 +92,13 @@ def show(direct: Result, cached: Sequence[Result]) -> None:
             "dataset from the origin",
             soft_wrap=True,
         )
+    if picture:
+        svg = console.export_svg(title="./dev demo")
+        # The fonts would come from elsewhere; the reader's own monospace does.
+        picture.write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL))
 
 
-def run(plan: Plan, cache: Path) -> int:
+def run(plan: Plan, cache: Path, picture: Path | None = None) -> int:
     """The whole demo; exit code 1 when a figure is off."""
 
     def say(text: str) -> None:
@@ -108,7 +114,7 @@ def run(plan: Plan, cache: Path) -> int:
         else:
             say("the mount is left out: it needs root and /dev/fuse")
         took = time.monotonic() - began
-    show(direct, cached)
+    show(direct, cached, picture)
     say(f"measured in {took:.0f} s, set-up and upload not counted")
     wrong = problems(direct, cached)
     for line in wrong:
@@ -130,6 +136,7 @@ def main() -> int:
     parser.add_argument(
         "--gbit", type=float, default=1.0, help="per second, shared (1); 0 = no cap"
     )
+    parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="the table as a picture")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="kept for the next run")
     given = parser.parse_args()
     plan = dataclasses.replace(
@@ -140,7 +147,7 @@ def main() -> int:
     # `kill` ends the demo as Ctrl-C does: everything it started is ended with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return run(plan, given.cache)
+        return run(plan, given.cache, given.picture)
     except KeyboardInterrupt:
         sys.stderr.write("demo: interrupted; everything it started has been ended\n")
         return 130
