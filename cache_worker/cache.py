@@ -130,7 +130,7 @@ class Cache:
                 return found[first - start : end - start]
             if found is False:
                 return await self._fetch(version, row, first, end - first, demand=True)
-            data = self.store.read(version, row, chunk, first, end - first)
+            data = await self.store.read(version, row, chunk, first, end - first)
             if data is not None:
                 return memoryview(data)
             if self.store.is_present(version, row, chunk):

@@ -52,6 +52,7 @@ AFTER_UNCLEAN_STOP = bytes(_unclean(b) for b in range(256))
 AFTER_FORGET = bytes(
     step(b, "drop") if b & STATE_MASK in (PRESENT, SUSPECT) else b for b in range(256)
 )
+HOLDS_BYTES = bytes(int(b & STATE_MASK in (PRESENT, SUSPECT)) for b in range(256))
 STATE_ONLY = bytes(b & STATE_MASK for b in range(256))
 
 

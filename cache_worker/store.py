@@ -104,7 +104,7 @@ class Store:
             return False
         return True
 
-    def read(
+    async def read(
         self, version: Version, row: int, chunk: int, offset: int, length: int
     ) -> bytes | None:
         """Bytes of a PRESENT chunk, by file offset; None if it went away meanwhile."""
@@ -112,18 +112,26 @@ class Store:
         before = self.table.state_byte(slot)
         if before & STATE_MASK != PRESENT:
             return None
+        path = version.path(row)
         try:
-            fd = self._disk.open("STORE:READ", version.path(row), os.O_RDONLY)
-            try:
-                data = self._disk.read_at("STORE:READ", fd, length, offset)
-            finally:
-                os.close(fd)
+            if length <= INLINE_BYTES:
+                data = self._read_file(path, offset, length)
+            else:
+                loop = asyncio.get_running_loop()
+                data = await loop.run_in_executor(self._pool, self._read_file, path, offset, length)
         except OSError as error:
             self._failed("read", error)
             return None
         if self.table.state_byte(slot) != before or len(data) != length:
             return None
         return data
+
+    def _read_file(self, path: str, offset: int, length: int) -> bytes:
+        fd = self._disk.open("STORE:READ", path, os.O_RDONLY)
+        try:
+            return self._disk.read_at("STORE:READ", fd, length, offset)
+        finally:
+            os.close(fd)
 
     async def verify(self, version: Version, row: int, chunk: int) -> bool:
         """Check a SUSPECT chunk against its checksum: PRESENT, or the file's bytes are dropped."""

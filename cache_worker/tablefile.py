@@ -6,9 +6,13 @@ Every change of a chunk's state goes through here, and through the step table of
 from __future__ import annotations
 
 import fcntl
+import logging
 import mmap
 import os
 import struct
+import threading
+from itertools import compress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache_worker import states
@@ -30,16 +34,25 @@ from cacheop.api.table import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cache_worker.disk import Disk
 
+log = logging.getLogger(__name__)
+
+SYNC_SECONDS = 5.0
 FORMER = 2
 """File state after an unclean stop: was complete, so readers may hold it; not to be punched."""
 
-# The writer's own header fields, behind cacheop.api.table.HEADER: clean stop?, slots ever used.
-_OWN = struct.Struct("<QQ")
+# The writer's own header fields, behind cacheop.api.table.HEADER: how it stopped, slots ever used,
+# the boot it ran in (first 16 bytes of /proc/sys/kernel/random/boot_id as text).
+_OWN = struct.Struct("<QQ16s")
+UNCLEAN, CLEAN, SYNCED = 0, 1, 2
+"""CLEAN: good while the page cache lives, so until the next boot; SYNCED: on the device too."""
 _OWN_AT = HEADER.size
+
+
+def boot_id() -> bytes:
+    """Names this boot of the machine; see random(4)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_bytes()[:16]
 
 
 def _page_end(offset: int) -> int:
@@ -62,7 +75,7 @@ class TableFile:
             ) from error
         if os.fstat(self._fd).st_size == 0:
             disk.set_size("TABLE:SIZE", self._fd, FILE_BYTES)
-            os.pwrite(self._fd, HEADER.pack(MAGIC, CAPACITY) + _OWN.pack(1, 0), 0)
+            os.pwrite(self._fd, HEADER.pack(MAGIC, CAPACITY) + _OWN.pack(SYNCED, 0, b""), 0)
         if os.fstat(self._fd).st_size < FILE_BYTES:
             os.close(self._fd)
             raise StoreError(f"{root / CHUNK_TABLE} is cut short", hint="Delete it to start empty")
@@ -72,11 +85,11 @@ class TableFile:
         self._state, self._file = found["state"], found["file"]
         self._checksum, self._length = found["checksum"], found["length"]
         self._accessed, self._reads = found["accessed"], found["reads"]
-        clean, self.used_slots = _OWN.unpack_from(self._view, _OWN_AT)
-        self.was_clean = bool(clean)
+        stop, self.used_slots, boot = _OWN.unpack_from(self._view, _OWN_AT)
+        self.was_clean = stop == SYNCED or (stop == CLEAN and boot == boot_id())
         if not self.was_clean:
             self._distrust()
-        self._write_own(clean=False)
+        self._write_own(UNCLEAN)
 
     def _distrust(self) -> None:
         """Unclean stop: nothing is known good any more, only believed."""
@@ -85,15 +98,20 @@ class TableFile:
         former = bytes.maketrans(bytes([COMPLETE]), bytes([FORMER]))
         self._file[:n] = bytes(self._file[:n]).translate(former)
 
-    def _write_own(self, *, clean: bool) -> None:
-        _OWN.pack_into(self._view, _OWN_AT, int(clean), self.used_slots)
+    def _write_own(self, stop: int) -> None:
+        _OWN.pack_into(self._view, _OWN_AT, stop, self.used_slots, boot_id())
 
     def close(self, *, clean: bool) -> None:
-        """Unmap and unlock. `clean` promises that all bytes are good: flushes them first."""
+        """Unmap and unlock. `clean` promises that no fill is half done.
+
+        Gigabytes may wait for a slow disk, so the flush has a deadline; without it the chunks are
+        verified after the next boot.
+        """
         if clean:
-            self._disk.sync("TABLE:SYNC", self._fd)
-            self._write_own(clean=True)
-            self._map.flush(0, mmap.PAGESIZE)
+            self._write_own(CLEAN)
+            if self._flush():
+                self._write_own(SYNCED)
+                self._map.flush(0, mmap.PAGESIZE)
         for view in (
             self._state,
             self._file,
@@ -106,6 +124,22 @@ class TableFile:
             view.release()
         self._map.close()
         os.close(self._fd)
+
+    def _flush(self) -> bool:
+        """Whether everything was on its device within SYNC_SECONDS. The thread ends with us."""
+        done = threading.Event()
+
+        def flush() -> None:
+            try:
+                self._disk.sync("TABLE:SYNC", self._fd)
+                done.set()
+            except OSError as error:
+                log.warning("cannot flush the cache to its disk: %s", error)
+
+        thread = threading.Thread(target=flush, daemon=True)
+        thread.start()
+        thread.join(SYNC_SECONDS)
+        return done.is_set()
 
     def use_slots(self, end: int) -> None:
         """Slots below `end` may be used from now on. StoreError if the disk has no room for them.
@@ -128,7 +162,7 @@ class TableFile:
                 hint="Free some space in the cache directory",
             ) from error
         self.used_slots = end
-        self._write_own(clean=False)
+        self._write_own(UNCLEAN)
 
     # -- what is known ----------------------------------------------------------------------------
 
@@ -158,11 +192,8 @@ class TableFile:
 
     def cached_bytes(self, first: int, count: int) -> int:
         """Bytes of the PRESENT and SUSPECT chunks among `count` slots."""
-        kinds = self.states(first, count)
-        if not any(kinds):
-            return 0
-        lengths = self._length[first : first + count]
-        return sum(n for n, state in zip(lengths, kinds, strict=True) if state >= PRESENT)
+        here = bytes(self._state[first : first + count]).translate(states.HOLDS_BYTES)
+        return sum(compress(self._length[first : first + count], here))
 
     def last_use(self, first: int) -> tuple[int, int]:
         """(seconds since the epoch of the last known use, known reads) of a file."""

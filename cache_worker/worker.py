@@ -230,7 +230,7 @@ class Worker:
 
     def health(self) -> dict[str, Any]:
         """Ready or not, and why."""
-        facts = self._facts()
+        facts = self._facts(cached_bytes=0)
         phase = report.phase(facts)
         return {
             "ready": phase == "Ready",
@@ -245,7 +245,7 @@ class Worker:
         running = self.indexing.running
         skipped = version.index.meta.get("skipped", {}) if version else {}
         return report.status(
-            self._facts(),
+            self._facts(self.store.cached_bytes(version) if version else 0),
             {**self.identity(), "pid": os.getpid()},
             skipped,
             {
@@ -261,14 +261,14 @@ class Worker:
             },
         )
 
-    def _facts(self) -> report.Facts:
+    def _facts(self, cached_bytes: int) -> report.Facts:
         version = self.versions.current()
         counters, space = self.cache.counters, self.store.space
         name = version.name if version else ""
         return report.Facts(
             version=name,
             bytes_total=version.index.bytes if version else 0,
-            cached_bytes=self.store.cached_bytes(version) if version else 0,
+            cached_bytes=cached_bytes,
             quota_bytes=space.quota_bytes,
             used_bytes=space.used_bytes,
             suspended=self.cache.suspended,

@@ -39,6 +39,10 @@ class FailingDisk(Disk):
         self._maybe(label)
         super().unlink(label, path)
 
+    def sync(self, label, fd):
+        self._maybe(label)
+        super().sync(label, fd)
+
     def punch(self, label, fd, offset, length):
         self._maybe(label)
         super().punch(label, fd, offset, length)

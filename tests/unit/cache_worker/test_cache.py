@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from cache_worker import tablefile
 from cache_worker.flow import Rate
 from cache_worker.load import Load
 from cacheop.api.errors import OriginChanged, OriginError, SuspendedError
@@ -189,6 +190,26 @@ def test_a_clean_stop_needs_no_verifying(tmp_path, origin):
         for row in range(node.versions.get().index.rows)
         if not node.versions.get().index.is_directory(row)
     )
+    node.close()
+
+
+def test_what_was_not_flushed_is_believed_until_the_next_boot(tmp_path, origin):
+    disk = FailingDisk()
+    node = NodeCache(tmp_path, origin, disk=disk)
+    asyncio.run(_read_all(node, node.add_version(), origin))
+    disk.fail["TABLE:SYNC"] = errno.EIO
+    node.close()
+    table = tmp_path / "chunks"
+    with table.open("rb") as file:
+        header = file.read(4096)
+    node = NodeCache(tmp_path, origin)
+    assert node.store.table.was_clean
+    node.close(clean=False)
+    with table.open("r+b") as file:  # the header as it was, but from another boot of the machine
+        file.write(header.replace(tablefile.boot_id(), bytes(16)))
+    node = NodeCache(tmp_path, origin)
+    assert not node.store.table.was_clean
+    asyncio.run(_read_all(node, node.versions.get(), origin))
     node.close()
 
 
