@@ -107,7 +107,7 @@ def test_interrupting_a_load_cancels_it_on_every_node(cacheop):
     wait_until(lambda: all((n.root / "asked").exists() for n in record.nodes))
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in errors
     wait_until(lambda: all((n.root / "cancelled").exists() for n in record.nodes))
