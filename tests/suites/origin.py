@@ -45,10 +45,15 @@ def listed(origin: Origin) -> dict[str, OriginObject]:
     found = {}
     for batch in origin.list_objects():
         columns = (batch.keys, batch.sizes, batch.etags, batch.version_ids, batch.mtimes_ns)
-        for row in zip(*columns, strict=True):  # type: ignore[call-overload]
+        for row in zip(*map(plain, columns), strict=True):
             assert row[0] not in found
             found[row[0]] = OriginObject(*row)
     return found
+
+
+def plain(column: Any) -> Any:
+    """A column of a listing as Python values, whether it is an Arrow array or not."""
+    return column.to_pylist() if hasattr(column, "to_pylist") else column
 
 
 class OriginSuite:
