@@ -51,7 +51,8 @@ def check_mount_point(url: str) -> Iterator[Problem]:
     """What is wrong with the URL of a mount."""
     match = _URL.fullmatch(url)
     if match is None:
-        yield Problem((), f'"{url}" is not a URL such as s3://bucket/prefix/')
+        help_ = f', did you mean "file://{url}"?' if url.startswith("/") else ""
+        yield Problem((), f'"{url}" is not a URL such as s3://bucket/prefix/{help_}')
         return
     scheme, rest = match[1], match[2]
     if scheme not in SCHEMES:

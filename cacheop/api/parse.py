@@ -121,9 +121,11 @@ def _read_level(
         problems.append(Problem(path, f"expected a map, found {called(raw)}"))
         return False
     good = True
+    misspelt = ""  # told once: not again as missing
     for name in raw:
         if name not in tree:
             help_ = nearest(name, tree) if isinstance(name, str) else ""
+            misspelt += help_
             problems.append(Problem((*path, str(name)), f"unknown field{help_}"))
     for name, node in tree.items():
         item = raw.get(name)
@@ -135,7 +137,8 @@ def _read_level(
             values[node.attribute] = value
             good &= value is not BAD
         elif node.default is MISSING:  # null counts as absent, as in Kubernetes
-            problems.append(Problem((*path, name), "is missing"))
+            if f'"{name}"' not in misspelt:
+                problems.append(Problem((*path, name), "is missing"))
             good = False
     return good
 

@@ -117,7 +117,11 @@ def mount(target: Path, roots: Sequence[Path]) -> None:
     except OSError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"cannot mount at {target}: {error.strerror}") from error
+        found = "it is not a directory" if target.is_file() else error.strerror
+        raise UserError(
+            f"cannot mount at {target}: {found}",
+            hint="Name an empty directory with --mount, or one that can be made",
+        ) from error
 
 
 def mounted_type(target: Path) -> str | None:

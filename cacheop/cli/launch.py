@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import shutil
 import signal
@@ -15,7 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cacheop import local
-from cacheop.api.errors import CacheopError, UserError, WorkerUnavailable, from_wire
+from cacheop.api.errors import (
+    CacheopError,
+    NotFoundError,
+    UserError,
+    WorkerUnavailable,
+    from_wire,
+)
 from cacheop.cli import checks, view
 from cacheop.cli.control import Control
 
@@ -29,6 +36,8 @@ STOP_SECONDS = 15.0
 SHUTDOWN_ANSWER_SECONDS = 5.0
 LOG_TAIL_LINES = 10
 LOG_TAIL_BYTES = 16 << 10
+_LOG_ERROR = re.compile(r"\d{4}-\S+ \S+ ERROR \S+: ")
+"""What the worker's log puts before the words of an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +94,7 @@ def wait_ready(
             if status.get("phase") == "Ready":
                 return status
             if status.get("phase") == "Failed":
-                raise from_wire(status.get("error") or {"message": "the worker failed"})
+                raise _failure(status)
             show(status)
             progress = (status.get("phase"), (status.get("indexing") or {}).get("keys"))
             if progress != seen:
@@ -95,12 +104,21 @@ def wait_ready(
             time.sleep(POLL_SECONDS)
 
 
+def _failure(status: dict[str, Any]) -> CacheopError:
+    error = from_wire(status.get("error") or {"message": "the worker failed"})
+    if isinstance(error, NotFoundError):
+        # A bucket or server path that is not there: the Dataset names it, so the input is wrong.
+        return UserError(error.message, hint=error.hint)
+    return error
+
+
 def _check_supervisor(started: Started) -> None:
     code = started.process.poll()
     if code is None:
         return
-    lines = log_tail(started.record.config)
-    last = lines[-1].removeprefix("cacheop supervisor: ") if lines else "it wrote nothing"
+    lines = log_tail(started.record.config) or ["it wrote nothing"]
+    errors = [line for line in lines if _LOG_ERROR.match(line)] or lines
+    last = _LOG_ERROR.sub("", errors[-1]).removeprefix("cacheop supervisor: ")
     if code == UserError.exit_code:
         raise UserError(last)
     raise WorkerUnavailable(f"the supervisor of {started.record.node} ended ({code}): {last}")

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from cacheop import local
 from cacheop.api.errors import CacheopError, UserError, WorkerUnavailable
-from cacheop.cli import checks, launch, output, verbs, view
+from cacheop.api.tokens import client_token
+from cacheop.cli import checks, launch, output, traces, verbs, view
 from cacheop.cli.down import stop
 from cacheop.cli.output import Format
 
@@ -102,6 +103,14 @@ def up(options: Options, fmt: Format) -> int:
 def _check_options(documents: Documents, options: Options) -> None:
     datasets = documents.datasets
     named = ", ".join(str(path) for path in options.files)
+    if not datasets and documents.dataloads:
+        load = documents.dataloads[0].spec
+        paths = "".join(f" --path {target.path}" for target in load.target if target.path != "/")
+        raise UserError(
+            f"no Dataset in {named}, only a DataLoad",
+            hint="`up` takes the file of the Dataset; when that is up, load with "
+            f"`cacheop load {load.dataset}{paths}`",
+        )
     if not datasets:
         raise UserError(f"no Dataset in {named}", hint="A document needs `kind: Dataset`")
     keys = [(d.namespace, d.name) for d in datasets]
@@ -188,19 +197,29 @@ def _start(
     mount = options.mount.absolute() if options.mount else None
     secret_files.resolve(dataset, documents.secrets, os.environ)
     checks.tiers(dataset)
-    checks.cache_directories(roots, dataset)
-    for k, root in enumerate(roots):
-        checks.free(root)
-        checks.port("--http", _node_address("--http", options.http, k))
-        checks.port("--listen", _node_address("--listen", options.listen, k))
-    if mount is not None:
-        checks.mount(mount, roots)
+    with traces.removed_on_failure(roots, mount):
+        checks.cache_directories(roots, dataset)
+        for k, root in enumerate(roots):
+            checks.free(root)
+            checks.port("--http", _node_address("--http", options.http, k))
+            checks.port("--listen", _node_address("--listen", options.listen, k))
+        if mount is not None:
+            checks.mount(mount, roots)
+        return _launch(dataset, documents, options, fmt, run_dir)
+
+
+def _launch(
+    dataset: Dataset, documents: Documents, options: Options, fmt: Format, run_dir: Path
+) -> tuple[RunRecord, list[dict[str, Any]]]:
+    """Everything was looked at: start the nodes and wait for them."""
+    namespace, name = dataset.namespace, dataset.name
+    roots = node_roots(cache_dir(options), namespace, name, options.nodes)
     record = local.RunRecord(
         namespace=namespace,
         name=name,
         file=_file_of(dataset, options.files),
         nodes=(),
-        mount=str(mount) if mount else "",
+        mount=str(options.mount.absolute()) if options.mount else "",
         started=time.time(),
         run_dir=run_dir,
     )
@@ -258,8 +277,9 @@ def _write_configs(
     secret_files.write_secrets(dataset, documents.secrets, directory / "secrets")
     token_file = ""
     if options.listen:
-        token_file = str(directory / "token")
-        local.replace_file(Path(token_file), secrets.token_hex(32) + "\n", mode=0o600)
+        token, token_file = secrets.token_hex(32), str(directory / "token")
+        local.replace_file(Path(token_file), token + "\n", mode=0o600)
+        local.replace_file(record.client_token, client_token(token) + "\n", mode=0o600)
     configs = []
     for k, root in enumerate(roots):
         config = {
