@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cacheop.api import wire
 from cacheop.api.errors import CacheopError, CredentialError, ProtocolError, to_wire
 from cacheop.api.names import CLIENT_OPS, CONTROL_OPS
+from cacheop.api.tokens import proof
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -51,11 +52,6 @@ class Operations(Protocol):
         ...
 
 
-def mac(token: bytes, purpose: str, nonce: str) -> str:
-    """What proves that the other side knows the token. docs/protocol.md."""
-    return hmac.new(token, f"{purpose}:{nonce}".encode(), "sha256").hexdigest()
-
-
 class Server:
     """Owns the listening sockets and one task per connection and per request."""
 
@@ -80,7 +76,7 @@ class Server:
         os.chmod(path, mode)
         self._servers.append(server)
 
-    async def listen_tcp(self, host: str, port: int, tokens: dict[str, bytes]) -> str:
+    async def listen_tcp(self, host: str, port: int, tokens: dict[str, str]) -> str:
         """Serve who proves to know the token of a purpose; the address, host:port."""
         server = await asyncio.start_server(self._accept(frozenset(), tokens), host, port)
         self._servers.append(server)
@@ -96,7 +92,7 @@ class Server:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     def _accept(
-        self, ops: frozenset[str], tokens: dict[str, bytes] | None
+        self, ops: frozenset[str], tokens: dict[str, str] | None
     ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
         async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.current_task()
@@ -137,7 +133,7 @@ class _Connection:
         self._running: set[asyncio.Task[None]] = set()
         self._places = asyncio.Semaphore(IN_FLIGHT)
 
-    async def authenticate(self, tokens: dict[str, bytes]) -> None:
+    async def authenticate(self, tokens: dict[str, str]) -> None:
         """Challenge first; only the right answer opens the session."""
         nonce = secrets.token_hex(16)
         await self._send(wire.Frame(wire.EVENT, 0, {"op": "challenge", "nonce": nonce}))
@@ -147,7 +143,7 @@ class _Connection:
         given = str(frame.meta.get("mac"))
         if frame.meta.get("op") != "auth" or token is None:
             raise await self._refuse(frame, ProtocolError("authenticate first"))
-        if not hmac.compare_digest(mac(token, purpose, nonce).encode(), given.encode()):
+        if not hmac.compare_digest(proof(token, purpose, nonce).encode(), given.encode()):
             raise await self._refuse(
                 frame, CredentialError("wrong token", hint="Check CACHEOP_TOKEN")
             )

@@ -61,6 +61,11 @@ class RunRecord:
     """The run directory that this record lies in."""
 
     @property
+    def client_token(self) -> Path:
+        """The file (0600) with the token of readers on other machines; there with --listen."""
+        return self.directory / "client-token"
+
+    @property
     def directory(self) -> Path:
         """Config files, secrets and logs of this Dataset."""
         return directory(self.run_dir, self.namespace, self.name)

@@ -90,6 +90,7 @@ def summary(record: RunRecord, nodes: Sequence[Mapping[str, Any]]) -> dict[str, 
     what they read; a ratio that no node knows is None.
     """
     live = [n for n in nodes if n.get("running")]
+    tcp = any((n.get("addresses") or {}).get("tcp") for n in live)
     bytes_total = max((n.get("bytes_total") or 0 for n in live), default=0)
     origin_bytes = sum(n.get("origin_bytes") or 0 for n in live)
     return {
@@ -98,6 +99,7 @@ def summary(record: RunRecord, nodes: Sequence[Mapping[str, Any]]) -> dict[str, 
         "url": url(record),
         "file": record.file,
         "mount": record.mount,
+        "client_token_file": str(record.client_token) if tcp else "",
         "started": record.started,
         "phase": worst_phase(nodes),
         "version": next((n["version"] for n in live if n.get("version")), ""),
@@ -213,6 +215,14 @@ def detail_lines(dataset: Mapping[str, Any]) -> list[str]:
         told = [f"{kind} {at}" for kind, at in addresses.items() if at]
         if told:
             lines.append(f"{node['node']}: cache in {node.get('root')}, {', '.join(told)}")
+    if dataset.get("client_token_file"):
+        endpoint = next(
+            n["addresses"]["tcp"] for n in nodes if (n.get("addresses") or {}).get("tcp")
+        )
+        lines.append(
+            f"on other machines: export CACHEOP_ENDPOINT={endpoint} "
+            f'CACHEOP_TOKEN="$(cat client-token)", a copy of {dataset["client_token_file"]}'
+        )
     skipped: object = next((n["skipped"] for n in nodes if n.get("skipped")), {})
     return lines + skipped_lines(skipped)
 

@@ -6,7 +6,6 @@ A connection belongs to one thread at a time; link.py hands them around.
 from __future__ import annotations
 
 import contextlib
-import hmac
 import os
 import socket
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cacheop.api import wire
 from cacheop.api.errors import ProtocolError, UserError, from_wire
+from cacheop.api.tokens import proof
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,8 +133,7 @@ def connect_tcp(endpoint: str, token: str) -> Connection:
         challenge = connection.receive(deadline)
         if challenge.kind != wire.EVENT or challenge.meta.get("op") != "challenge":
             raise ProtocolError(f"no challenge from {endpoint}", hint="Is it a cacheop worker?")
-        text = f"client:{challenge.meta.get('nonce')}"
-        mac = hmac.new(token.encode(), text.encode(), "sha256").hexdigest()
+        mac = proof(token, "client", str(challenge.meta.get("nonce")))
         connection.call("auth", {"purpose": "client", "mac": mac}, deadline)
     except BaseException:
         connection.close()

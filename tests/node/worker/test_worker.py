@@ -15,6 +15,7 @@ import pytest
 
 from cacheop.api import wire
 from cacheop.api.errors import CacheopError, CredentialError, OriginError, SuspendedError
+from cacheop.api.tokens import client_token
 from cacheop.client.connection import connect_tcp, connect_unix
 from examples.demo.server import S3Server
 from tests.fakes.fault_proxy import Cut, FaultProxy, Status, Truncate
@@ -86,27 +87,33 @@ def test_killed_while_filling_nothing_is_served_that_was_not_whole(
     assert worker.metric("cacheop_store_errors_total", op="verify") == 0
 
 
-def test_without_the_origin_it_is_up_in_two_seconds_and_cached_reads_succeed(tmp_path, worker_over):
+@pytest.mark.parametrize("how", ["refused", "black hole"])
+def test_without_the_origin_it_is_up_in_two_seconds_and_cached_reads_succeed(
+    tmp_path, worker_over, how
+):
     objects = files()
     with S3Server(tmp_path / "s3") as s3:
         put(s3, "gone", objects, tmp_path)
-        mount = s3_mount(
-            s3.endpoint, "gone", config_kwargs={"connect_timeout": 2, "read_timeout": 2}
-        )
-        worker = worker_over(mount)
+        timeouts = {"connect_timeout": 2, "read_timeout": 2}
+        worker = worker_over(s3_mount(s3.endpoint, "gone", config_kwargs=timeouts))
         worker.start()
-        rest = {"d0/f0000": objects.pop("d0/f0000")}
-        for path in objects:
-            worker.filesystem().cat_file(f"data/{path}")
+        del objects["d0/f0000"]
+        assert_all(worker.filesystem(), objects)
         worker.kill()
-    seconds = worker.start()
-    assert seconds <= 2
-    assert_all(worker.filesystem(), objects)
-    with pytest.raises(OriginError) as caught:
-        worker.filesystem().cat_file(f"data/{next(iter(rest))}")
-    assert caught.value.errno in {errno.EIO, errno.ETIMEDOUT}
-    assert worker.condition("OriginReachable")["status"] == "False"
-    assert worker.condition("Ready")["status"] == "True"
+    with socket.socket() as hole:
+        if how == "black hole":  # connections are taken and never answered
+            hole.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            hole.bind(("127.0.0.1", s3.port))
+            hole.listen(64)
+        assert worker.start() <= 2
+        assert_all(worker.filesystem(), objects)
+        started = time.monotonic()
+        with pytest.raises(OriginError) as caught:
+            worker.filesystem().cat_file("data/d0/f0000")
+        assert time.monotonic() - started < 40
+        assert caught.value.errno in {errno.EIO, errno.ETIMEDOUT}
+        assert worker.condition("OriginReachable")["status"] == "False"
+        assert worker.condition("Ready")["status"] == "True"
 
 
 def test_a_version_with_five_percent_changed_moves_five_percent(s3, bucket, tmp_path, worker_over):
@@ -231,13 +238,15 @@ def test_tcp_needs_the_token_and_gives_bytes(s3, bucket, tmp_path, worker_over):
     worker = worker_over(s3_mount(s3.endpoint, name), tcp="127.0.0.1:0", token_file=str(token))
     worker.start()
     address = worker.status()["addresses"]["tcp"]
-    with pytest.raises((CredentialError, OSError)):
-        connect_tcp(address, "wrong")
+    reads = client_token("sesame")
+    for wrong in ("wrong", "sesame"):  # the control token is not for readers
+        with pytest.raises(CredentialError, match="wrong token"):
+            connect_tcp(address, wrong)
     from cacheop.client.filesystem import CacheopFileSystem
 
-    filesystem = CacheopFileSystem(endpoint=address, token="sesame", skip_instance_cache=True)
+    filesystem = CacheopFileSystem(endpoint=address, token=reads, skip_instance_cache=True)
     assert_all(filesystem, objects)
-    connection = connect_tcp(address, "sesame")  # the client purpose cannot evict
+    connection = connect_tcp(address, reads)  # a reader cannot evict
     with pytest.raises(CacheopError, match="not served"):
         connection.call("evict", {"paths": []}, time.monotonic() + 5)
     connection.close()
