@@ -8,6 +8,7 @@ through the fork.
 from __future__ import annotations
 
 import io
+import signal
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from examples.demo.data import CLASSES, label_of
+from examples.demo.interrupts import WAYS_TO_END, held_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -108,6 +110,16 @@ def _collate(samples: list[tuple[torch.Tensor, int, int]]) -> Batch:
     return torch.stack(images), torch.tensor(labels), sum(sizes)
 
 
+def _own_signals(_number: int) -> None:
+    """In a loader process: ^C is its parent's affair, SIGTERM simply ends it.
+
+    With the parent's handlers it would raise KeyboardInterrupt wherever it is, and say so.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WAYS_TO_END)
+
+
 class Trainer:
     """One model trained epoch by epoch through one source. Owns the loader's processes: `close`."""
 
@@ -130,6 +142,7 @@ class Trainer:
             persistent_workers=True,
             timeout=120,
             multiprocessing_context="fork",
+            worker_init_fn=_own_signals,
         )
 
     def epoch(self) -> Epoch:
@@ -138,7 +151,10 @@ class Trainer:
         wait = compute = loss = 0.0
         samples = payload_bytes = 0
         began = time.perf_counter()
-        for waited, (images, labels, sizes) in _timed(iter(self._loader)):
+        # The loader's processes begin with these signals blocked, until `_own_signals`.
+        with held_back():
+            batches = iter(self._loader)
+        for waited, (images, labels, sizes) in _timed(batches):
             wait += waited
             start = time.perf_counter()
             loss = self._step(images, labels)
@@ -148,8 +164,12 @@ class Trainer:
         return Epoch(samples, time.perf_counter() - began, wait, compute, payload_bytes, loss)
 
     def close(self) -> None:
-        """End the loader's processes."""
-        self._loader = None
+        """End the loader's processes, now: an exception on its way up would keep them alive."""
+        loader, self._loader = self._loader, None
+        iterator = getattr(loader, "_iterator", None)
+        if iterator is not None:
+            with held_back():
+                iterator._shutdown_workers()  # torch has no public way
 
     def _step(self, images: torch.Tensor, labels: torch.Tensor) -> float:
         pixels = images.to(self._device, torch.float32).div_(255).sub_(0.5)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import secrets
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cacheop.api.names import ENV_RUN_DIR
 from examples.demo import data
+from examples.demo.interrupts import held_back
 from examples.demo.link import SlowLink
 from examples.demo.server import S3Server
 
@@ -37,6 +39,7 @@ DATASET_ENDPOINT = "http://127.0.0.1:8333"  # as written in examples/dataset.yam
 BUCKET = "demo"
 NAME = "demo"
 COMMAND_SECONDS = 120
+STOP_SECONDS = 30
 SAMPLE_SEED = 7
 READ_BYTES = 1 << 20
 
@@ -96,7 +99,7 @@ class Demo:
         self._kept = cache / kind
         self._server = S3Server(self._kept / "s3")
         self._link: SlowLink | None = None
-        self._scratch = Path(tempfile.mkdtemp(prefix="cacheop-demo-"))
+        self._scratch = Path(tempfile.gettempdir()) / f"cacheop-demo-{secrets.token_hex(6)}"
         self._mount = self._scratch / "mount"
         self._up = False
         self._run_dir_before = os.environ.get(ENV_RUN_DIR)
@@ -158,18 +161,27 @@ class Demo:
     def cacheop(self, *arguments: str) -> str:
         """Run the command line; its output. Raises RuntimeError with what it said."""
         command = [str(Path(sysconfig.get_path("scripts")) / "cacheop"), *arguments]
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             env=self._environment,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
+            start_new_session=True,  # ^C at the terminal is for us, and we tell it
         )
-        if done.returncode:
-            said = (done.stderr or done.stdout).strip()
-            raise RuntimeError(f"`cacheop {' '.join(arguments)}` failed: {said}")
-        return done.stdout
+        try:
+            out, said = process.communicate(timeout=COMMAND_SECONDS)
+        except BaseException:
+            process.terminate()  # an `up` then takes back what it began
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=STOP_SECONDS)
+            process.kill()
+            process.wait()
+            raise
+        if process.returncode:
+            raise RuntimeError(f"`cacheop {' '.join(arguments)}` failed: {(said or out).strip()}")
+        return out
 
     def status(self) -> dict[str, Any]:
         """The node's status, as `cacheop status -o json` tells it."""
@@ -178,7 +190,11 @@ class Demo:
         return node
 
     def close(self) -> None:
-        """End and remove everything; a second call does nothing."""
+        """End and remove everything; a second call does nothing, a second ^C changes nothing."""
+        with held_back():
+            self._close()
+
+    def _close(self) -> None:
         if self._up:
             self._up = False
             # What `down` cannot end is told; the rest is still cleaned up.
@@ -197,6 +213,7 @@ class Demo:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _start(self) -> None:
+        self._scratch.mkdir(mode=0o755)
         # The loader's processes inherit it: cacheop:// must find this worker and no other.
         os.environ[ENV_RUN_DIR] = self._environment[ENV_RUN_DIR]
         self._say(f"making {self.plan.recipe.images:,} images and some shards, if not there yet")
