@@ -90,7 +90,7 @@ def show(direct: Result, cached: Sequence[Result], picture: Path | None = None) 
             f"{result.way}: epochs 2 and 3 at {speedup(result, direct):.1f} x direct; "
             f"{len(result.rows)} epochs and the shards took {result.origin_ratio:.2f} x the "
             "dataset from the origin",
-            soft_wrap=True,
+            soft_wrap=picture is None,
         )
     if picture:
         svg = console.export_svg(title="./dev demo")
