@@ -87,6 +87,12 @@ class Cache:
 
         Raises CacheopError: what the origin answered, or SuspendedError.
         """
+        with version.used():
+            return await self._read(version, row, offset, length, inline=inline)
+
+    async def _read(
+        self, version: Version, row: int, offset: int, length: int, *, inline: bool
+    ) -> memoryview | None:
         size = version.index.size(row)
         length = max(0, min(length, size - offset))
         chunks = chunks_of_span(size, offset, length)
@@ -154,13 +160,17 @@ class Cache:
             return True
         task = self._fills.get(slot)
         if task is None:
+            # The version stays until the fill is done, also when nobody waits for it any more: its
+            # slots would be given to other files, and its tree is where we write.
+            version.use()
             task = asyncio.create_task(self._fill(version, row, chunk, demand=demand))
             self._fills[slot] = task
-            task.add_done_callback(lambda done: self._filled(slot, done))
+            task.add_done_callback(lambda done: self._filled(version, slot, done))
         return await asyncio.shield(task)
 
-    def _filled(self, slot: int, task: asyncio.Task[bool | memoryview]) -> None:
+    def _filled(self, version: Version, slot: int, task: asyncio.Task[bool | memoryview]) -> None:
         del self._fills[slot]
+        version.unuse()
         if not task.cancelled():
             task.exception()  # retrieved: whoever waited has it; nobody may have waited any more
 

@@ -11,7 +11,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cacheop.api.errors import CacheopError, NotFoundError, SuspendedError, from_wire
+from cacheop.api import names
+from cacheop.api.errors import (
+    CacheopError,
+    SuspendedError,
+    UserError,
+    from_wire,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -66,6 +72,8 @@ class Indexing:
         self.running = Running()
         started = time.monotonic()
         try:
+            # What is half deleted must not be taken for a version that shares its files.
+            await self._finish_drops()
             found: dict[str, Any] = {}
             self._cache.counters.origin_requests["list"] += 1
             async with self._manifests:
@@ -99,23 +107,34 @@ class Indexing:
                 listener(self.running)
 
     def _take(self, found: dict[str, Any]) -> None:
-        version = self._store.versions.add(found["version"])
-        runs = version.slot_runs()
-        if runs:
-            self._store.table.use_slots(max(first + count for first, count in runs))
-        wanted = self._settings.dataset.spec.version
-        if wanted and wanted != version.name:
-            self.pin(wanted)
-
-    def pin(self, name: str) -> None:
-        """Make a kept version the current one. NotFoundError if it is not here."""
-        versions = self._store.versions
-        if name not in versions.state.kept:
-            raise NotFoundError(
-                f"spec.version {name} is not kept here", hint="`cacheop versions` lists what is"
+        versions, name = self._store.versions, str(found["version"])
+        version = versions.open(name)
+        try:
+            self._store.table.use_slots(version.slots_end())
+        except CacheopError:
+            versions.close(name)
+            raise
+        versions.add(name)
+        if not self.choose_version():
+            wanted = self._settings.dataset.spec.version
+            raise UserError(
+                f"spec.version {wanted} is not kept here; the origin has version {name} now",
+                hint="Name a version that `cacheop versions` shows, or leave spec.version out",
             )
-        versions.state.current = name
-        versions.save()
+
+    def choose_version(self) -> bool:
+        """Make what spec.version names the current version, else the newest; False if not here.
+
+        Then none is current: a reader gets an error, never another version's bytes.
+        """
+        versions, wanted = self._store.versions, self._settings.dataset.spec.version
+        found = not wanted or wanted in versions.state.kept
+        newest = versions.state.kept[-1] if versions.state.kept else ""
+        current = (wanted or newest) if found else ""
+        if versions.state.current != current:
+            versions.state.current = current
+            versions.save()
+        return found
 
     async def close(self) -> None:
         """Stop a refresh that is under way."""
@@ -127,23 +146,38 @@ class Indexing:
         """Let versions go that are neither kept nor in use, and what a crash left half-deleted."""
         versions = self._store.versions
         for name in versions.droppable(self._settings.dataset.spec.keep_versions):
-            await self.drop(name)
-        for name in list(versions.state.dropping):
+            with contextlib.suppress(UserError):  # used again by now: another time
+                await self.drop(name)
+        await self._finish_drops()
+
+    async def _finish_drops(self) -> None:
+        for name in list(self._store.versions.state.dropping):
             await self.drop(name)
 
     async def drop(self, name: str) -> None:
-        """Delete a version; what other versions share stays."""
+        """Delete a version; what other versions share stays. UserError: it is in use."""
         versions = self._store.versions
         async with self._manifests:
+            if name in versions.state.kept:
+                await self._store.hand_over(versions.get(name))
+            elif name not in versions.state.dropping:
+                return  # somebody else was quicker
             versions.begin_drop(name)
-            index = versions.root / f"manifest/{name}.index"
-            if index.exists():
-                async for line in self._child("drop", str(self._settings.path), name):
-                    if isinstance(line, dict):
-                        raise from_wire(line)
-                    self._store.forget([(first, count) for first, count in line])
+            if (versions.root / names.index_path(name)).exists():
+                await self._forget_slots(name)
             await asyncio.to_thread(versions.finish_drop, name)
             versions.dropped(name)
+
+    async def _forget_slots(self, name: str) -> None:
+        try:
+            async for line in self._child("drop", str(self._settings.path), name):
+                if isinstance(line, dict):
+                    raise from_wire(line)
+                self._store.forget([(first, count) for first, count in line])
+        except CacheopError as error:
+            # Its index is damaged. Its slots stay flagged until a file is made in them: then the
+            # new inode holds nothing (store.py), so nobody reads what is not there.
+            log.warning("the chunks of version %s cannot be found: %s", name, error)
 
     async def _child(self, *arguments: str) -> AsyncIterator[Any]:
         """Run a verb of our own; its lines of JSON. The process is gone when this ends."""

@@ -50,12 +50,8 @@ class WorkerOperations:
 
     async def _bind(self, session: Session, request: Frame) -> Answer:
         version = self._worker.versions.get(str(request.meta.get("version", "")))
-        version.uses += 1
-
-        def unbind() -> None:
-            version.uses -= 1
-
-        session.on_close.append(unbind)
+        version.use()
+        session.on_close.append(version.unuse)
         return {
             "version": version.name,
             "index": names.index_path(version.name),
@@ -110,7 +106,7 @@ class WorkerOperations:
                 "cached_bytes": self._worker.store.cached_bytes(v),
                 "created": versions.created_seconds(v.name),
                 "current": v.name == versions.state.current,
-                "in_use": v.uses > 0,
+                "in_use": versions.is_in_use(v.name),
             }
             for v in versions.all()
         ]
@@ -133,7 +129,7 @@ class WorkerOperations:
         version = worker.versions.get(str(request.meta.get("version", "")))
         rows = _rows(version, request.meta.get("paths") or [])
         rate = Rate(worker.settings.dataset.spec.prefetch.max_origin_bytes_per_second)
-        version.uses += 1
+        version.use()
         load = Load(worker.cache, version, rows, rate)
         task = asyncio.create_task(load.run())
         try:
@@ -142,7 +138,7 @@ class WorkerOperations:
             return await task, b""
         finally:
             task.cancel()
-            version.uses -= 1
+            version.unuse()
 
     async def _evict(self, session: Session, request: Frame) -> Answer:
         del session
@@ -152,16 +148,13 @@ class WorkerOperations:
         if name and paths:
             raise UserError("evict takes paths or a version, not both")
         if name and version is not worker.versions.get():
-            if version.uses:
-                raise UserError(
-                    f"version {name} is in use", hint="Unmount it or close its readers first"
-                )
             before = worker.store.space.used_bytes
             files = version.index.files
             await worker.indexing.drop(name)
             gone = before - worker.store.space.used_bytes
             return {"bytes": gone, "files": files}, b""
-        gone, files = await worker.store.evict_rows(version, _rows(version, paths))
+        with version.used():
+            gone, files = await worker.store.evict_rows(version, _rows(version, paths))
         return {"bytes": gone, "files": files}, b""
 
     async def _suspend(self, session: Session, request: Frame) -> Answer:

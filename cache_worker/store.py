@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from cache_worker.eviction import Candidate
+from cache_worker.inodes import Inodes
 from cache_worker.tablefile import FORMER, TableFile
 from cacheop.api.chunk import chunk_count, chunk_span
 from cacheop.api.table import COMPLETE, PRESENT, STATE_MASK, SUSPECT
@@ -32,6 +33,8 @@ INLINE_BYTES = 512 << 10
 """Up to this much is written and hashed on the loop: a thread switch costs more (about 60 us)."""
 FAULT_SECONDS = 10.0
 """How long a tier whose disk failed is read through before it is tried again."""
+HAND_OVER_ROWS = 64
+"""How many files of a version that goes are looked at before others get a turn."""
 SAMPLE_WINDOW = 4096
 SAMPLE_SIZE = 64
 SAMPLE_ROUNDS = 32
@@ -46,6 +49,7 @@ class Store:
         self.versions = versions
         self.space = space
         self.table = TableFile(versions.root, disk)
+        self.inodes = Inodes(versions, disk)
         self.evicted_bytes = 0
         self.errors: dict[str, int] = {}
         self._disk = disk
@@ -54,6 +58,8 @@ class Store:
         self._random = random.Random()
         self._fault = ""
         self._fault_until = 0.0
+        for version in versions.all():
+            self.table.use_slots(version.slots_end())
         space.used_bytes = self.table.cached_bytes(0, self.table.used_slots)
         self.look_at_disk()
 
@@ -88,21 +94,11 @@ class Store:
 
     def has_file(self, version: Version, row: int) -> bool:
         """Whether the file can be opened in this version's tree; links it in if another has it."""
-        path = version.path(row)
-        if os.path.exists(path):
-            return True
-        source = self._same_file(version, row)
-        if source is None:
-            return False
         try:
-            self._make_parent(path)
-            self._disk.link("STORE:LINK", source, path)
-        except FileExistsError:
-            return True
+            return self.inodes.find(version, row)
         except OSError as error:
             self._failed("link", error)
             return False
-        return True
 
     async def read(
         self, version: Version, row: int, chunk: int, offset: int, length: int
@@ -138,6 +134,8 @@ class Store:
         first = version.slots.first_slot(row)
         slot = first + chunk
         before = self.table.state_byte(slot)
+        if before & STATE_MASK != SUSPECT:  # a reader was quicker than the look at all of them
+            return before & STATE_MASK == PRESENT
         offset, length = chunk_span(version.index.size(row), chunk)
         self.has_file(version, row)
         good = self.table.length(slot) == length
@@ -200,19 +198,24 @@ class Store:
         first = version.slots.first_slot(row)
         offset, length = chunk_span(size, chunk)
         try:
-            fd = self._open_for_fill(version, row, size)
-            try:
-                if length <= INLINE_BYTES:
-                    checksum = self._write_and_hash(fd, data, offset)
-                else:
-                    loop = asyncio.get_running_loop()
-                    checksum = await loop.run_in_executor(
-                        self._pool, self._write_and_hash, fd, data, offset
-                    )
-            finally:
-                os.close(fd)
-        except OSError as error:
+            fd, new = self.inodes.open_for_fill(version, row, size)
+            if new:
+                self._holds_nothing(first, chunk_count(size))
+            if length <= INLINE_BYTES:
+                checksum, inode = self._write_and_hash(fd, data, offset)
+            else:
+                loop = asyncio.get_running_loop()
+                checksum, inode = await loop.run_in_executor(
+                    self._pool, self._write_and_hash, fd, data, offset
+                )
+            whole = self.inodes.is_at(version.path(row), inode)
+        except BaseException as error:
+            self.abandon(version, row, chunk)
+            if not isinstance(error, OSError):
+                raise
             self._failed("write", error)
+            return False
+        if not whole:  # dropped meanwhile: what was written is in no tree any more
             self.abandon(version, row, chunk)
             return False
         self.table.record(first + chunk, checksum, length)
@@ -225,44 +228,29 @@ class Store:
             self.evict(excess)
         return True
 
-    def _write_and_hash(self, fd: int, data: memoryview, offset: int) -> int:
-        self._disk.write_at("STORE:WRITE", fd, data, offset)
-        return xxhash.xxh3_64_intdigest(data)
-
-    def _open_for_fill(self, version: Version, row: int, size: int) -> int:
-        """The one inode that all versions of this content share; made on the loop, so only once."""
-        path = version.path(row)
-        flags = os.O_WRONLY
-        if len(self.versions.all()) == 1 or not self.has_file(version, row):
-            flags |= os.O_CREAT
+    def _write_and_hash(self, fd: int, data: memoryview, offset: int) -> tuple[int, os.stat_result]:
+        """(checksum, what was written to). Closes `fd`: it must live as long as a thread writes."""
         try:
-            fd = self._disk.open("STORE:FILL", path, flags)
-        except FileNotFoundError:
-            self._make_parent(path)
-            fd = self._disk.open("STORE:FILL", path, os.O_WRONLY | os.O_CREAT)
-        try:
-            if chunk_count(size) > 1 and os.fstat(fd).st_size != size:
-                self._disk.set_size("STORE:SIZE", fd, size)
-        except OSError:
+            self._disk.write_at("STORE:WRITE", fd, data, offset)
+            return xxhash.xxh3_64_intdigest(data), os.fstat(fd)
+        finally:
             os.close(fd)
-            raise
-        return fd
 
-    def _make_parent(self, path: str) -> None:
-        self._disk.make_directory("STORE:MKDIR", path.rpartition("/")[0])
+    def _holds_nothing(self, first: int, count: int) -> None:
+        """A new inode was made: what the table believed to be in its predecessor is not in it."""
+        self.table.incomplete(first)
+        self.space.dropped(self._drop_chunks(first, count)[0])
 
-    def _same_file(self, version: Version, row: int) -> str | None:
-        """The path of the same content in another version, if it is there."""
-        slot = version.slots.first_slot(row)
-        for other in self.versions.all():
-            if other is version:
-                continue
-            other_row = other.row_at(slot)
-            if other_row is not None and other.slots.first_slot(other_row) == slot:
-                path = other.path(other_row)
-                if os.path.exists(path):
-                    return path
-        return None
+    def _drop_chunks(self, first: int, count: int) -> tuple[int, list[int]]:
+        """Unflag what is here of a file's chunks. (bytes, chunks)."""
+        here = [
+            chunk
+            for chunk, state in enumerate(self.table.states(first, count))
+            if state in (PRESENT, SUSPECT)
+        ]
+        for chunk in here:
+            self.table.step(first + chunk, "drop")
+        return sum(self.table.length(first + chunk) for chunk in here), here
 
     def _failed(self, what: str, error: OSError) -> None:
         self.errors[what] = self.errors.get(what, 0) + 1
@@ -329,20 +317,17 @@ class Store:
         """
         size = version.index.size(row)
         first, count = version.slots.first_slot(row), chunk_count(size)
-        was = self.table.file_state(first)
-        self.table.incomplete(first)
-        gone = 0
-        punch: list[tuple[int, int]] = []
-        for chunk, state in enumerate(self.table.states(first, count)):
-            if state in (PRESENT, SUSPECT):
-                gone += self.table.length(first + chunk)
-                self.table.step(first + chunk, "drop")
-                punch.append(chunk_span(size, chunk))
+        readers_may_hold_it = self.table.file_state(first) in (COMPLETE, FORMER)
+        if readers_may_hold_it:
+            # Stays FORMER until it is unlinked: if we die or fail before, it must not be punched.
+            self.table.former(first)
+        gone, chunks = self._drop_chunks(first, count)
         try:
-            if was in (COMPLETE, FORMER):
-                self._unlink_everywhere(first)
-            elif punch:
-                self._punch(version, row, punch)
+            if readers_may_hold_it:
+                self.inodes.unlink(first)
+                self.table.incomplete(first)
+            elif chunks:
+                self.inodes.punch(version, row, [chunk_span(size, chunk) for chunk in chunks])
         except OSError as error:
             # The flags are gone, so nobody reads the bytes; the blocks come back next time.
             self._failed("drop", error)
@@ -350,21 +335,16 @@ class Store:
         self.evicted_bytes += gone
         return gone
 
-    def _unlink_everywhere(self, first_slot: int) -> None:
-        for version in self.versions.all():
-            row = version.row_at(first_slot)
-            if row is not None:
-                self._disk.unlink("STORE:UNLINK", version.path(row))
-
-    def _punch(self, version: Version, row: int, spans: list[tuple[int, int]]) -> None:
-        if not self.has_file(version, row):
-            return
-        fd = self._disk.open("STORE:PUNCH", version.path(row), os.O_WRONLY)
-        try:
-            for offset, length in spans:
-                self._disk.punch("STORE:PUNCH", fd, offset, length)
-        finally:
-            os.close(fd)
+    async def hand_over(self, version: Version) -> None:
+        """Before a version's tree goes: link what others share into a tree that stays."""
+        for number, row in enumerate(version.slots.rows_by_slot()):
+            first, count = version.slots.first_slot(row), chunk_count(version.index.size(row))
+            if any(self.table.states(first, count)):
+                sharer = self.inodes.sharer(version, row)
+                if sharer is not None and not self.has_file(*sharer):
+                    self.drop_file(version, row)
+            if number % HAND_OVER_ROWS == 0:
+                await asyncio.sleep(0)
 
     async def evict_rows(self, version: Version, rows: list[range]) -> tuple[int, int]:
         """Evict the files among `rows`. (bytes, files) that went. Lets others run in between."""

@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 5.0
 FORMER = 2
-"""File state after an unclean stop: was complete, so readers may hold it; not to be punched."""
+"""File state: was complete, so readers may hold it; to be unlinked, never punched. So are files
+after an unclean stop, and one that is being dropped until it is unlinked."""
 
 # The writer's own header fields, behind cacheop.api.table.HEADER: how it stopped, slots ever used,
 # the boot it ran in (first 16 bytes of /proc/sys/kernel/random/boot_id as text).
@@ -222,6 +223,10 @@ class TableFile:
     def incomplete(self, first: int) -> None:
         """The file is not complete any more; set before any of its bytes go."""
         self._file[first] = INCOMPLETE
+
+    def former(self, first: int) -> None:
+        """The file is not to be taken for complete any more, but somebody may hold it."""
+        self._file[first] = FORMER
 
     def used(self, first: int, now: int, times: int) -> None:
         """A file was read `times` times, last at `now`."""

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import mmap
 import os
+import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cache_worker.repair import checked, manifest_checksum, versions_by_age
+from cache_worker.version_files import versions_on_disk
 from cacheop.api import names
 from cacheop.api.chunk import chunk_count
-from cacheop.api.errors import NotFoundError, StoreError
+from cacheop.api.errors import NotFoundError, StoreError, UserError
 from cacheop.api.index import Index
 from cacheop.api.table import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cache_worker.disk import Disk
+
+log = logging.getLogger("cacheop.worker")
+
+IDLE_SECONDS = 30.0
+"""A version stays this long after its last use, and after our start: a mount process that died
+comes back, and clients of a worker that died before us bind again."""
 
 
 def map_file(path: Path) -> memoryview:
@@ -29,14 +41,45 @@ def map_file(path: Path) -> memoryview:
 
 @dataclass(slots=True)
 class Version:
-    """One open version. `uses` counts the connections that are bound to it."""
+    """One open version.
+
+    `uses` counts the connections that are bound to it and the work of ours that is under way on
+    its files: while there is any, the version is not dropped.
+    """
 
     name: str
     index: Index
     slots: Slots
     data: str
     uses: int = 0
+    last_use: float = field(default_factory=time.monotonic)
+    """time.monotonic() when `uses` last fell, at first when the version was opened."""
     _runs: list[tuple[int, int]] | None = None
+
+    def use(self) -> None:
+        """To be followed by `unuse`."""
+        self.uses += 1
+
+    def unuse(self) -> None:
+        """The end of a use."""
+        self.uses -= 1
+        self.last_use = time.monotonic()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Keep the version for the block."""
+        self.use()
+        try:
+            yield
+        finally:
+            self.unuse()
+
+    def slots_end(self) -> int:
+        """One past the version's last slot."""
+        rows = self.slots.rows_by_slot()
+        if not rows:
+            return 0
+        return self.slots.first_slot(rows[-1]) + chunk_count(self.index.size(rows[-1]))
 
     def slot_runs(self) -> list[tuple[int, int]]:
         """The version's slots as (first, count) runs; walks the files if they are scattered."""
@@ -89,6 +132,8 @@ class State:
     suspended: bool = False
     origin_bytes: dict[str, int] = field(default_factory=dict)
     """Bytes read from the origin, by version, as of the last clean stop."""
+    manifests: dict[str, str] = field(default_factory=dict)
+    """Checksum of index and slots, by version."""
 
 
 class Versions:
@@ -98,6 +143,7 @@ class Versions:
         self.root = root
         self._disk = disk
         self._open: dict[str, Version] = {}
+        self._locks: dict[str, int] = {}  # of versions being dropped: fds of their indexes
         for directory in (names.MANIFEST_DIR, names.DATA_DIR):
             disk.make_directory("VERSIONS:MKDIR", str(root / directory))
         self.state = self._load()
@@ -105,25 +151,38 @@ class Versions:
         """Kept versions whose manifest could not be opened, with the reason."""
         for name in list(self.state.kept):
             try:
+                self._check(name)
                 self.open(name)
             except (OSError, ValueError, KeyError) as error:
                 self.broken.append(f"{name}: {error}")
                 self.state.kept.remove(name)
                 self.state.dropping.append(name)
+        # Listed, but we died before it was taken over: nobody would ever delete it.
+        known = {*self.state.kept, *self.state.dropping}
+        self.state.dropping += [name for name in versions_on_disk(root) if name not in known]
         if self.state.current not in self._open:
             self.state.current = self.state.kept[-1] if self.state.kept else ""
 
     def _load(self) -> State:
         path = self.root / names.STATE_FILE
         try:
-            raw = json.loads(path.read_text())
-            return State(**{key: raw[key] for key in State.__dataclass_fields__ if key in raw})
+            empty = State()
+            defaults = {key: getattr(empty, key) for key in State.__dataclass_fields__}
+            return State(**checked(json.loads(path.read_text()), defaults))
         except FileNotFoundError:
-            return State()
-        except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"{path} is damaged: {error}", hint="Delete the cache directory to start empty"
-            ) from error
+            reason = "is gone"
+        except ValueError as error:
+            reason = f"is damaged ({error})"
+        kept = versions_by_age(self.root)
+        if kept:
+            log.warning("%s %s: made again from the manifests", path, reason)
+        return State(current=kept[-1] if kept else "", kept=kept)
+
+    def _check(self, name: str) -> None:
+        """StoreError if the manifest is not the one that was taken over."""
+        found = manifest_checksum(self.root, name)
+        if self.state.manifests.setdefault(name, found) != found:
+            raise StoreError("its manifest is damaged (wrong checksum)")
 
     def save(self) -> None:
         """Write state.json, whole or not at all."""
@@ -131,8 +190,15 @@ class Versions:
         path = str(self.root / names.STATE_FILE)
         self._disk.replace("VERSIONS:STATE", path, json.dumps(fields).encode())
 
+    def close(self, name: str) -> None:
+        """Take `open` back: the version cannot be taken over."""
+        if name not in self.state.kept:
+            self._open.pop(name, None)
+
     def open(self, name: str) -> Version:
-        """Map a version's manifest. Raises OSError or StoreError."""
+        """Map a version's manifest, unless it is open. Raises OSError or StoreError."""
+        if name in self._open:
+            return self._open[name]
         version = Version(
             name=name,
             index=Index(map_file(self.root / names.index_path(name))),
@@ -145,10 +211,13 @@ class Versions:
 
     def add(self, name: str) -> Version:
         """A new current version; its files are in place."""
-        version = self._open.get(name) or self.open(name)
+        version = self.open(name)
+        if name in self.state.dropping:
+            self.state.dropping.remove(name)
         if name in self.state.kept:
             self.state.kept.remove(name)
         self.state.kept.append(name)
+        self.state.manifests[name] = manifest_checksum(self.root, name)
         self.state.current = name
         self.save()
         return version
@@ -175,12 +244,55 @@ class Versions:
         return [current, *others] if current else others
 
     def droppable(self, keep: int) -> list[str]:
-        """Versions beyond the last `keep` that are neither current nor in use, oldest first."""
+        """Versions beyond the last `keep`, neither current nor used of late, oldest first."""
         old = self.state.kept[: max(0, len(self.state.kept) - keep)]
-        return [n for n in old if n != self.state.current and not self._open[n].uses]
+        idle_since = time.monotonic() - IDLE_SECONDS
+        return [
+            name
+            for name in old
+            if name != self.state.current
+            and self._open[name].last_use < idle_since
+            and not self.is_in_use(name)
+        ]
+
+    def is_in_use(self, name: str) -> bool:
+        """Whether somebody is bound to the version, or reads it without us (names.index_path)."""
+        version = self._open.get(name)
+        if version is not None and version.uses:
+            return True
+        lock = self._lock(name)
+        if lock is None:
+            return True
+        os.close(lock)
+        return False
+
+    def _lock(self, name: str) -> int | None:
+        """An fd with the exclusive lock of the version's index; None if a reader shares it."""
+        path = self.root / names.index_path(name)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # deleted by hand: nobody new can come, and it can only go
+            return os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
 
     def begin_drop(self, name: str) -> None:
-        """From here on the version is not used any more, even after a crash."""
+        """From here on the version is not used any more, even after a crash. UserError: it is."""
+        version = self._open.get(name)
+        if version is not None:
+            lock = None if version.uses else self._lock(name)
+            if lock is None:
+                raise UserError(
+                    f"version {name} is in use", hint="Unmount it or close its readers first"
+                )
+            self._locks[name] = lock  # until it is gone: nobody comes in between
         self._open.pop(name, None)
         if name in self.state.kept:
             self.state.kept.remove(name)
@@ -196,8 +308,11 @@ class Versions:
 
     def dropped(self, name: str) -> None:
         """The files of `name` are gone."""
+        if name in self._locks:
+            os.close(self._locks.pop(name))
         self.state.dropping.remove(name)
         self.state.origin_bytes.pop(name, None)
+        self.state.manifests.pop(name, None)
         self.save()
 
     def created_seconds(self, name: str) -> float:

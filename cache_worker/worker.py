@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cache_worker import report, settings
@@ -31,9 +32,11 @@ from cache_worker.store import Store
 from cache_worker.versions import Versions
 from cacheop.api import names
 from cacheop.api.errors import CacheopError, UserError
+from cacheop.api.tokens import client_token
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
+    from pathlib import Path
 
     from cache_worker.origins import Origin
 
@@ -41,6 +44,7 @@ log = logging.getLogger("cacheop.worker")
 
 WRITER_THREADS = 4
 SPACE_SECONDS = 1.0
+DROP_SECONDS = 10.0
 VERIFY_WINDOW = 4096
 STOP_SECONDS = 8.0
 
@@ -77,6 +81,7 @@ class Worker:
         self.cache = Cache(self.store, self._origin)
         self.cache.suspended = spec.suspend or self.versions.state.suspended
         self.indexing = Indexing(config, self.store, self.cache)
+        self.indexing.choose_version()
         self._registry = exporter(self)
         self._server = Server(WorkerOperations(self))
         self._http = HttpServer(lambda: render(self._registry), self.health)
@@ -93,6 +98,7 @@ class Worker:
             log.warning("version %s cannot be opened and is dropped", name)
         self._spawn(self._index())
         self._spawn(self._watch_space())
+        self._spawn(self._drop_old())
         if not self.store.table.was_clean:
             self._spawn(self._verify())
         log.info("worker of %s/%s is up", self.settings.namespace, self.settings.name)
@@ -106,18 +112,19 @@ class Worker:
     async def _listen(self) -> None:
         config = self.settings
         all_ops, client_ops = names.CONTROL_OPS, names.CLIENT_OPS
-        await self._server.listen_unix(config.root / names.WORKER_SOCKET, 0o600, all_ops)
-        await self._server.listen_unix(config.root / names.CLIENT_SOCKET, 0o666, client_ops)
+        with _usable(config.root):
+            await self._server.listen_unix(config.root / names.WORKER_SOCKET, 0o600, all_ops)
+            await self._server.listen_unix(config.root / names.CLIENT_SOCKET, 0o666, client_ops)
         if config.tcp:
             if config.token_file is None:
                 raise UserError("listening on TCP needs a token", hint="Set token_file")
-            token = config.token_file.read_bytes().strip()
-            tokens = {"client": token, "control": token}
-            host, _, port = config.tcp.rpartition(":")
-            self._addresses["tcp"] = await self._server.listen_tcp(host, int(port), tokens)
+            token = config.token_file.read_text().strip()
+            tokens = {"client": client_token(token), "control": token}
+            with _listening(config.tcp) as (host, port):
+                self._addresses["tcp"] = await self._server.listen_tcp(host, port, tokens)
         if config.http:
-            host, _, port = config.http.rpartition(":")
-            self._addresses["http"] = await self._http.listen(host, int(port))
+            with _listening(config.http) as (host, port):
+                self._addresses["http"] = await self._http.listen(host, port)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -152,8 +159,6 @@ class Worker:
     async def _index(self) -> None:
         """The first version, then (with spec.refresh.interval) new ones, and spec.preload."""
         spec = self.settings.dataset.spec
-        if spec.version and spec.version in self.versions.state.kept:
-            self.indexing.pin(spec.version)
         if self.versions.current() is None and not self.cache.suspended:
             await self._refresh()
         await self.indexing.drop_old()
@@ -178,8 +183,17 @@ class Worker:
         found = [version.index.resolve(path) for path in paths]
         rows = [level for row in found if row is not None for level in version.index.subtree(row)]
         rate = Rate(self.settings.dataset.spec.prefetch.max_origin_bytes_per_second)
-        result = await Load(self.cache, version, rows, rate).run()
+        with version.used():
+            result = await Load(self.cache, version, rows, rate).run()
         log.info("preload: %s", result)
+
+    async def _drop_old(self) -> None:
+        while True:
+            await asyncio.sleep(DROP_SECONDS)
+            try:
+                await self.indexing.drop_old()
+            except (CacheopError, OSError) as error:
+                log.warning("an old version is not dropped yet: %s", error)
 
     async def _watch_space(self) -> None:
         while True:
@@ -200,7 +214,8 @@ class Worker:
                     self.store.forget([(slot, 1)])
                     continue
                 version, row = owner
-                await self.store.verify(version, row, slot - version.slots.first_slot(row))
+                with version.used():
+                    await self.store.verify(version, row, slot - version.slots.first_slot(row))
                 await asyncio.sleep(0)
         log.info("verified the cache after an unclean stop")
 
@@ -284,8 +299,39 @@ class Worker:
         )
 
 
+@contextmanager
+def _listening(address: str) -> Iterator[tuple[str, int]]:
+    """Host and port to listen on; UserError if they cannot be had: to try again would not help."""
+    host, _, port = address.rpartition(":")
+    try:
+        yield host.strip("[]"), int(port)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        hint = "Name another one; port 0 picks a free one"
+        raise UserError(f"cannot listen on {address}: {reason}", hint=hint) from error
+
+
+@contextmanager
+def _usable(root: Path) -> Iterator[None]:
+    """A cache directory that we cannot begin with is the user's to mend: no restart mends it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except CacheopError as error:
+        where = "" if str(root) in error.message else f"the cache directory {root}: "
+        hint = error.hint or "Delete it to begin empty, or name another one with --cache"
+        raise UserError(where + error.message, hint=hint) from error
+    except OSError as error:
+        raise UserError(
+            f"cannot use the cache directory {root}: {error.filename or ''}: {error.strerror}",
+            hint="Mend or delete it, or name another one with --cache",
+        ) from error
+
+
 async def _serve(config: settings.Settings) -> None:
-    worker = Worker(config, Disk())
+    with _usable(config.root):
+        worker = Worker(config, Disk())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
