@@ -10,6 +10,7 @@ The proof that bytes are good (cacheop/api/table.py, docs/architecture.md):
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 from typing import TYPE_CHECKING
@@ -45,10 +46,19 @@ class OpenFile:
 class StoredVersion:
     """The files of `version` below `root` that this node holds. Any thread may read.
 
-    `report` gets a line on faults of the disk that the reader is spared from.
+    `report` gets a line on faults of the disk that the reader is spared from. Owned for the life
+    of the process: a shared lock on the index, so that no worker drops the version.
     """
 
-    def __init__(self, root: Path, version: str, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        version: str,
+        report: Callable[[str], None],
+        preadv: Callable[..., int] = os.preadv,
+    ) -> None:
+        self._lock = _hold(root / names.index_path(version))
+        self._preadv = preadv
         self._maps = [
             _map(root / path) for path in (names.index_path(version), names.slots_path(version))
         ]
@@ -144,7 +154,7 @@ class StoredVersion:
         want = len(view)
         if not wait:
             try:
-                done = os.preadv(file.fd, [view], offset, self._now)
+                done = self._preadv(file.fd, [view], offset, self._now)
             except BlockingIOError:
                 return COLD
             except OSError as error:
@@ -155,11 +165,26 @@ class StoredVersion:
             return done if done == want else COLD
         done = 0
         while done < want:
-            count = os.preadv(file.fd, [view[done:]], offset + done)
+            count = self._preadv(file.fd, [view[done:]], offset + done)
             if count == 0:
                 raise OSError(errno.EIO, "the file is shorter than its version says")
             done += count
         return done
+
+
+def _hold(path: Path) -> OpenFile:
+    """The version's index, open and locked. StoreError: it is not there, or is being dropped."""
+    try:
+        held = OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        raise StoreError(f"cannot map {path}: {error}") from error
+    try:
+        fcntl.flock(held.fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise StoreError(f"{path} is being deleted") from error
+    except OSError:
+        return held  # a file system without locks: the binding alone must do
+    return held
 
 
 def _map(path: Path) -> mmap.mmap:

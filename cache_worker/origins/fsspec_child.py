@@ -14,7 +14,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from cache_worker.origins import fsspec_paths
+from cacheop.api import fsspec_info
 from cacheop.api.errors import (
     CacheopError,
     CredentialError,
@@ -151,13 +151,13 @@ class _Server:
         """Fsspec has no conditional reads, so the file is looked at before and after."""
         self._filesystem.invalidate_cache()
         info = self._filesystem.info(path, **version)
-        found = fsspec_paths.etag(info)
+        found = fsspec_info.etag(info)
         if info.get("size") != meta["size"]:
             what = f"its size is {info.get('size')}, not {meta['size']} bytes"
         elif meta["etag"] and found and found != meta["etag"]:
             what = f"its etag is {found}, not {meta['etag']}"
         elif meta["mtime_ns"] and not meta["etag"] and not version:
-            if _seconds(fsspec_paths.mtime_ns(info)) == _seconds(meta["mtime_ns"]):
+            if _seconds(fsspec_info.mtime_ns(info)) == _seconds(meta["mtime_ns"]):
                 return
             what = "it was modified"
         else:

@@ -14,9 +14,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from cache_worker.origins import fsspec_paths
 from cache_worker.origins.credentials import fingerprint, read_options, secret_files
 from cache_worker.origins.retry import next_delay
+from cacheop.api import fsspec_info
 from cacheop.api.errors import (
     CacheopError,
     CredentialError,
@@ -80,9 +80,9 @@ class FsspecOrigin:
             yield Listing(
                 keys=[path[skip:] for path in batch],
                 sizes=[info.get("size") for info in infos],
-                mtimes_ns=[fsspec_paths.mtime_ns(info) for info in infos],
-                etags=[fsspec_paths.etag(info) for info in infos],
-                version_ids=[fsspec_paths.version_id(info) for info in infos],
+                mtimes_ns=[fsspec_info.mtime_ns(info) for info in infos],
+                etags=[fsspec_info.etag(info) for info in infos],
+                version_ids=[fsspec_info.version_id(info) for info in infos],
             )
 
     async def fetch(self, obj: OriginObject, offset: int, length: int) -> Buffer:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from cacheop.api import wire
     from cacheop.client.link import Ahead, WorkerLink
+    from cacheop.client.origin import UnchangedOrigin
     from cacheop.client.store import LocalStore
     from cacheop.client.tree import Info, Tree
 
@@ -33,9 +34,19 @@ Span = tuple[str, int | None, int | None]
 
 
 class CachedDataset:
-    """`store` is None where the worker is on another machine: then all bytes come over the link."""
+    """`store` is None where the worker is on another machine: then all bytes come over the link.
 
-    def __init__(self, tree: Tree, link: WorkerLink, store: LocalStore | None) -> None:
+    `origin`, if given, is read where no worker answers.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        link: WorkerLink,
+        store: LocalStore | None,
+        origin: UnchangedOrigin | None = None,
+    ) -> None:
+        self._origin = origin
         self.tree = tree
         self.link = link
         self.store = store
@@ -160,6 +171,8 @@ class CachedDataset:
 
     def after_fork(self) -> None:
         """In the child, before anything else runs."""
+        if self._origin is not None:
+            self._origin.after_fork()
         self.link.after_fork()
 
     def close(self) -> None:
@@ -170,16 +183,25 @@ class CachedDataset:
     def _open_small(self, row: int, path: str, size: int) -> int:
         """An fd of a file of one chunk: the store's own once it is filled, else of a copy."""
         if self.store is not None and size:
-            frame = self.link.read(self._ask(row, 0, size))
-            if frame.meta.get("present"):
-                fd = self.store.open_complete(row, path)
-                if fd is not None:
-                    return fd
+            fd = self._open_filled(row, path, size)
+            if fd is not None:
+                return fd
         data = self.fetch(row, path, 0, size) if size else b""
         fd = os.memfd_create("cacheop", os.MFD_CLOEXEC)
         os.write(fd, data)
         os.lseek(fd, 0, os.SEEK_SET)
         return fd
+
+    def _open_filled(self, row: int, path: str, size: int) -> int | None:
+        try:
+            frame = self.link.read(self._ask(row, 0, size))
+        except WorkerUnavailable:
+            if self._origin is None:
+                raise
+            return None
+        if not frame.meta.get("present") or self.store is None:
+            return None
+        return self.store.open_complete(row, path)
 
     def _ask(self, row: int, offset: int, length: int) -> dict[str, Any]:
         ask: dict[str, Any] = {"row": row, "offset": offset, "length": length}
@@ -195,6 +217,8 @@ class CachedDataset:
         offset: int,
         length: int,
     ) -> bytes:
+        if isinstance(answer, WorkerUnavailable) and self._origin is not None:
+            return self._origin.read(row, path, offset, length, answer)
         if isinstance(answer, CacheopError):
             raise answer
         if answer is not None:
@@ -204,6 +228,14 @@ class CachedDataset:
         return self.fetch(row, path, offset, length)
 
     def _fetch_piece(self, row: int, path: str, offset: int, length: int) -> bytes:
+        try:
+            return self._asked_piece(row, path, offset, length)
+        except WorkerUnavailable as error:
+            if self._origin is None:
+                raise
+            return self._origin.read(row, path, offset, length, error)
+
+    def _asked_piece(self, row: int, path: str, offset: int, length: int) -> bytes:
         if length <= 0:
             return b""
         ask = self._ask(row, offset, length)

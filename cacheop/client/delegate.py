@@ -48,7 +48,7 @@ class DelegatedDataset:
 
     def read(self, path: str, start: int | None, end: int | None) -> bytes:
         """Bytes [start, end) of a file."""
-        part = self._part(path)
+        part = self.part(path)
         data: bytes = part.fs.cat_file(part.real(path), start=start, end=end)
         return data
 
@@ -61,7 +61,7 @@ class DelegatedDataset:
         results: dict[int, bytes | OSError] = {}
         by_part: dict[str, builtins.list[tuple[int, Span]]] = {}
         for number, span in enumerate(spans):
-            by_part.setdefault(self._part(span[0]).path, []).append((number, span))
+            by_part.setdefault(self.part(span[0]).path, []).append((number, span))
         for part in self._parts:
             wanted = by_part.get(part.path, [])
             found = part.fs.cat_ranges(
@@ -75,7 +75,7 @@ class DelegatedDataset:
 
     def open(self, path: str) -> Any:
         """The file object of `fs`; a plain local file where it is local."""
-        part = self._part(path)
+        part = self.part(path)
         if not self.waits:
             return open(part.real(path), "rb")
         return part.fs.open(part.real(path), "rb")
@@ -126,7 +126,7 @@ class DelegatedDataset:
 
     def content(self, path: str) -> str:
         """What names the content of a file, as `fs` sees it."""
-        part = self._part(path)
+        part = self.part(path)
         return str(part.fs.ukey(part.real(path)))
 
     def rebind(self) -> None:
@@ -144,7 +144,8 @@ class DelegatedDataset:
                 return part
         return None
 
-    def _part(self, path: str) -> Part:
+    def part(self, path: str) -> Part:
+        """Where a file is. Raises IsADirectoryError or NotFoundError."""
         part = self._find_part(path)
         if part is None:
             self._between(path)

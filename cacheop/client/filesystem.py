@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Sequence
 
+    from cacheop.client.link import Patience
     from cacheop.client.tree import Info
 
 _PREFIX = f"{url.PROTOCOL}://"
@@ -44,7 +45,8 @@ class CacheopFileSystem(ReadOnly, Coroutines):
     namespace: of Datasets named without one. mount, cache, endpoint, token: where to look, instead
     of $CACHEOP_MOUNT, $CACHEOP_CACHE, $CACHEOP_ENDPOINT, $CACHEOP_TOKEN and the records of
     `cacheop up`. fallback: when no worker answers, read the origin (`origin` with `origin_options`,
-    else the one in the record) through fsspec, with a warning.
+    else the one in the record) through fsspec, with a warning; a file that is no longer the one of
+    the version is OriginChanged. patience: how long to wait for what.
 
     A URL without a version stays with the one that was current at its first use in this process,
     until `invalidate_cache`.
@@ -65,6 +67,7 @@ class CacheopFileSystem(ReadOnly, Coroutines):
         fallback: bool = False,
         origin: str = "",
         origin_options: dict[str, Any] | None = None,
+        patience: Patience | None = None,
         asynchronous: bool = False,
         loop: asyncio.AbstractEventLoop | None = None,
         batch_size: int | None = None,
@@ -77,7 +80,7 @@ class CacheopFileSystem(ReadOnly, Coroutines):
         AbstractFileSystem.__init__(self, **storage_options)
         self._namespace = namespace
         self._options = Options(
-            mount, cache, endpoint, token, fallback, origin, dict(origin_options or {})
+            mount, cache, endpoint, token, fallback, origin, dict(origin_options or {}), patience
         )
         self._by_head: dict[str, Source] = {}  # how a URL begins -> one of _sources
         self._sources: dict[url.Target, Source] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cacheop.api import wire
@@ -24,15 +25,31 @@ from cacheop.client.connection import Connection, Dropped
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-RECONNECT_SECONDS = 20.0
 ANSWER_SECONDS = 30.0
-READ_SECONDS = 60.0
-"""The worker tries the origin for about 20 s; a queue of fills may lie before ours."""
 IDLE_CONNECTIONS = 16
 IN_FLIGHT = 32
 """Reads under way on one connection; below what the worker takes at a time."""
-TOUCHED_SECONDS = 1.0
 RETRY_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long we wait, in seconds."""
+
+    attach_seconds: float = 5.0
+    """For a worker that is being started or still lists."""
+    reconnect_seconds: float = 20.0
+    """For one that went away, before a read fails."""
+    away_seconds: float = 20.0
+    """For one that was away already at the last try."""
+    read_seconds: float = 60.0
+    """For bytes. The worker tries the origin for about 20 s; other fills may lie before ours."""
+    touched_seconds: float = 1.0
+    """Between two tellings of what was read without asking."""
+
+
+QUICK = Patience(reconnect_seconds=1.0, away_seconds=0.0)
+"""Where the origin can be read instead."""
 
 
 class WorkerLink:
@@ -41,8 +58,16 @@ class WorkerLink:
     `_lock` guards `_idle` and `_all` only and is never held over a wait.
     """
 
-    def __init__(self, name: str, connect: Callable[[], Connection], version: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        connect: Callable[[], Connection],
+        version: str,
+        patience: Patience,
+    ) -> None:
         self.name = name
+        self.patience = patience
+        self._away = False  # whether the last try to connect was given up
         self.version = version
         self.bound: dict[str, Any] = {}
         self._connect = connect
@@ -59,7 +84,7 @@ class WorkerLink:
 
     def call(self, op: str, meta: dict[str, Any], seconds: float = ANSWER_SECONDS) -> wire.Frame:
         """One request that may be asked again. Raises what it answers, WorkerUnavailable."""
-        reconnect_until = time.monotonic() + RECONNECT_SECONDS
+        reconnect_until = self._reconnect_until()
         while True:
             connection = self._take(reconnect_until)
             try:
@@ -81,10 +106,13 @@ class WorkerLink:
 
     def read(self, meta: dict[str, Any]) -> wire.Frame:
         """A `read` of one span."""
-        return self.call("read", {"version": self.version, **meta}, READ_SECONDS)
+        return self.call("read", {"version": self.version, **meta}, self.patience.read_seconds)
 
     def read_many(self, metas: Sequence[dict[str, Any]]) -> list[wire.Frame | CacheopError]:
-        """Many `read`s at the same time on one connection; answers in the order of `metas`."""
+        """Many `read`s at the same time on one connection; answers in the order of `metas`.
+
+        Errors are among them, also that no worker is there.
+        """
         answers: list[wire.Frame | CacheopError] = []
         started: list[Ahead] = []
         try:
@@ -98,6 +126,8 @@ class WorkerLink:
                     answers.append(self._again(meta))
                 except CacheopError as error:
                     answers.append(error)
+        except WorkerUnavailable as error:  # the first one could not even be asked
+            answers += [error] * (len(metas) - len(answers))
         finally:
             if started:
                 started[0].end(whole=all(ahead.whole for ahead in started))
@@ -117,7 +147,7 @@ class WorkerLink:
         touched = self._touched
         touched[row] = touched.get(row, 0) + 1
         now = time.monotonic()
-        if now - self._touched_sent > TOUCHED_SECONDS:
+        if now - self._touched_sent > self.patience.touched_seconds:
             self._touched_sent = now
             self.tell_touched()
 
@@ -149,7 +179,7 @@ class WorkerLink:
         self.close()
 
     def _start(self, meta: dict[str, Any], first: Ahead | None) -> Ahead:
-        connection = first.connection if first else self._take(time.monotonic() + RECONNECT_SECONDS)
+        connection = first.connection if first else self._take(self._reconnect_until())
         ahead = Ahead(self, connection)
         ahead.send(meta)
         return ahead
@@ -179,12 +209,19 @@ class WorkerLink:
                 if not transient:
                     raise
                 if time.monotonic() >= deadline:
+                    self._away = True
                     raise WorkerUnavailable(
                         f"no worker answers at {self.name}: {error}",
                         hint="`cacheop status` shows what runs here; `cacheop up` starts it",
                     ) from error
                 time.sleep(RETRY_SECONDS)
+        self._away = False
         return connection
+
+    def _reconnect_until(self) -> float:
+        patience = self.patience
+        seconds = patience.away_seconds if self._away else patience.reconnect_seconds
+        return time.monotonic() + seconds
 
     def _bind(self, connection: Connection) -> None:
         meta = {"version": self.version}
@@ -251,7 +288,9 @@ class Ahead:
         """The answer. Raises Dropped, TimeoutError or what the worker says."""
         if not self._request_id:
             raise Dropped("could not ask")
-        frame = self.connection.wait(self._request_id, time.monotonic() + READ_SECONDS)
+        frame = self.connection.wait(
+            self._request_id, time.monotonic() + self._link.patience.read_seconds
+        )
         self.whole = True
         if frame.kind == wire.ERROR:
             raise from_wire(frame.meta)

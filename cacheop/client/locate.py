@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cacheop import local
 from cacheop.api import names
@@ -16,15 +16,16 @@ from cacheop.api.index import Index
 from cacheop.client.connection import connect_tcp, connect_unix
 from cacheop.client.dataset import CachedDataset
 from cacheop.client.delegate import DelegatedDataset, Part
-from cacheop.client.link import WorkerLink
+from cacheop.client.link import QUICK, Patience, WorkerLink
 from cacheop.client.store import LocalStore, map_file
 from cacheop.client.tree import Tree
 from cacheop.client.url import Target
 
+if TYPE_CHECKING:
+    from cacheop.client.origin import UnchangedOrigin
+
 log = logging.getLogger("cacheop")
 
-ATTACH_SECONDS = 5.0
-"""How long a worker that is being started may keep us waiting."""
 INDEX_PIECE_BYTES = 32 << 20
 LOCAL_UID = "local"
 
@@ -44,6 +45,12 @@ class Options:
     fallback: bool = False
     origin: str = ""
     origin_options: dict[str, Any] = field(default_factory=dict)
+    patience: Patience | None = None
+
+    @property
+    def waits(self) -> Patience:
+        """What was given, else what suits."""
+        return self.patience or (QUICK if self.fallback else Patience())
 
     def resolved(self) -> Options:
         """With the environment's places where no option names one."""
@@ -55,9 +62,7 @@ class Options:
             cache = os.environ.get(names.ENV_CACHE, "")
             endpoint = os.environ.get(names.ENV_ENDPOINT, "")
             token = self.token or os.environ.get(names.ENV_TOKEN, "")
-        return Options(
-            mount, cache, endpoint, token, self.fallback, self.origin, self.origin_options
-        )
+        return replace(self, mount=mount, cache=cache, endpoint=endpoint, token=token)
 
 
 def attach(target: Target, options: Options) -> Source:
@@ -111,7 +116,7 @@ def _cache(target: Target, options: Options, tried: list[str]) -> Source | None:
         if not root.is_dir():
             tried.append(f"the cache directory {options.cache} has no such Dataset")
             return None
-        return _local(target, root, ATTACH_SECONDS, tried)
+        return _local(target, options, root, options.waits.attach_seconds, tried)
     if options.endpoint and not os.environ.get(names.ENV_CACHE):
         tried.append(f"{names.ENV_CACHE} is not set")
         return None
@@ -122,16 +127,19 @@ def _cache(target: Target, options: Options, tried: list[str]) -> Source | None:
         return None
     for node in record.nodes:
         alive = local.is_alive(node)
-        found = _local(target, node.root, ATTACH_SECONDS if alive else 0.0, tried)
+        seconds = options.waits.attach_seconds if alive else 0.0
+        found = _local(target, options, node.root, seconds, tried)
         if found is not None:
             return found
     return None
 
 
-def _local(target: Target, root: Path, seconds: float, tried: list[str]) -> Source | None:
+def _local(
+    target: Target, options: Options, root: Path, seconds: float, tried: list[str]
+) -> Source | None:
     """Through the client socket in `root`; None if no worker of that Dataset answers there."""
     path = root / names.CLIENT_SOCKET
-    link = WorkerLink(str(path), lambda: connect_unix(path), target.version)
+    link = WorkerLink(str(path), lambda: connect_unix(path), target.version, options.waits)
     bound = _open(target, link, seconds, tried)
     if bound is None:
         return None
@@ -140,8 +148,8 @@ def _local(target: Target, root: Path, seconds: float, tried: list[str]) -> Sour
     except StoreError as error:
         # The worker answers, so it can give the bytes even if its files are out of our reach.
         log.warning("cacheop: %s; reading through the socket of the worker instead", error)
-        return _through(link)
-    return CachedDataset(Tree(store.index), link, store)
+        return _through(target, options, link)
+    return CachedDataset(Tree(store.index), link, store, _instead(target, options, store.index))
 
 
 def _endpoint(target: Target, options: Options, tried: list[str]) -> Source | None:
@@ -153,10 +161,10 @@ def _endpoint(target: Target, options: Options, tried: list[str]) -> Source | No
         raise UserError(
             f"no token for the worker at {endpoint}", hint=f"Set {names.ENV_TOKEN} or token="
         )
-    link = WorkerLink(endpoint, lambda: connect_tcp(endpoint, token), target.version)
-    if _open(target, link, ATTACH_SECONDS, tried) is None:
+    link = WorkerLink(endpoint, lambda: connect_tcp(endpoint, token), target.version, options.waits)
+    if _open(target, link, options.waits.attach_seconds, tried) is None:
         return None
-    return _through(link)
+    return _through(target, options, link)
 
 
 def _open(
@@ -177,7 +185,7 @@ def _open(
     return bound
 
 
-def _through(link: WorkerLink) -> CachedDataset:
+def _through(target: Target, options: Options, link: WorkerLink) -> CachedDataset:
     """Everything over the link: the index is fetched into an unnamed file of ours and mapped."""
     with tempfile.TemporaryFile(prefix="cacheop-index-") as file:
         at, size = 0, 1
@@ -193,13 +201,35 @@ def _through(link: WorkerLink) -> CachedDataset:
         index = Index(map_file(Path(f"/proc/self/fd/{file.fileno()}")))
     if index.version != link.version:
         raise ProtocolError(f"{link.name} sent version {index.version}, not {link.version}")
-    return CachedDataset(Tree(index), link, None)
+    return CachedDataset(Tree(index), link, None, _instead(target, options, index))
+
+
+def _instead(target: Target, options: Options, index: Index) -> UnchangedOrigin | None:
+    """What is read when the worker goes away, if that is wanted."""
+    if not options.fallback:
+        return None
+    from cacheop.client.origin import UnchangedOrigin
+
+    def open_parts(because: WorkerUnavailable) -> tuple[Part, ...]:
+        tried = [because.message]
+        parts = _origin_parts(target, options, tried)
+        if parts is None:
+            raise WorkerUnavailable("; ".join(tried), hint=because.hint)
+        return parts
+
+    return UnchangedOrigin(index, open_parts)
 
 
 def _origin(target: Target, options: Options, tried: list[str]) -> Source | None:
     if target.version:
         tried.append(f"the origin has no version @{target.version}")
         return None
+    parts = _origin_parts(target, options, tried)
+    return DelegatedDataset(parts, waits=True) if parts is not None else None
+
+
+def _origin_parts(target: Target, options: Options, tried: list[str]) -> tuple[Part, ...] | None:
+    """The origin's file systems, with a warning that says what was tried before."""
     from cacheop.client.origin import parts_of_record, parts_of_url
 
     if options.origin:
@@ -217,4 +247,4 @@ def _origin(target: Target, options: Options, tried: list[str]) -> Source | None
             target,
             "; ".join(tried),
         )
-    return DelegatedDataset(parts, waits=True)
+    return parts

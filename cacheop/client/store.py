@@ -6,14 +6,16 @@ is proved chunk by chunk with the state byte before and after.
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
+import weakref
 from typing import TYPE_CHECKING
 
 from cacheop.api.chunk import chunks_of_span
 from cacheop.api.errors import StoreError
 from cacheop.api.index import Index
-from cacheop.api.table import ChunkTable, Slots
+from cacheop.api.table import PRESENT, STATE_MASK, ChunkTable, Slots
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,9 +24,14 @@ _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class LocalStore:
-    """Owns the fd of the data directory. The maps live as long as somebody looks at them."""
+    """The maps live as long as somebody looks at them.
+
+    Owns a shared lock on the index: as long as somebody holds one, no worker drops the version,
+    also one that was started after our last word with its predecessor.
+    """
 
     def __init__(self, root: Path, bound: dict[str, str]) -> None:
+        weakref.finalize(self, os.close, _hold(root / bound["index"]))
         self.index = Index(map_file(root / bound["index"]))
         self._slots = Slots(map_file(root / bound["slots"]))
         self._table = ChunkTable(map_file(root / bound["table"]))
@@ -40,25 +47,14 @@ class LocalStore:
         """Whether that chunk of the file is in the store now."""
         return self._table.is_present(self._slots.first_slot(row) + chunk)
 
-    def open(self, row: int, path: str) -> int | None:
-        """An fd of the file, complete or not; None if it is not there or is another one by now."""
-        try:
-            fd = os.open(self._data + path, _FLAGS)
-        except OSError:  # not there, or no more fds: the worker is the one to say what is wrong
-            return None
-        found = os.fstat(fd)
-        # An unlinked file is no longer the one that the table tells of.
-        if found.st_nlink and found.st_size == self.index.size(row):
-            return fd
-        os.close(fd)
-        return None
-
     def open_complete(self, row: int, path: str) -> int | None:
         """An fd whose every byte is good and stays so; None if the file is not complete."""
         if self.index.size(row) == 0:
             return os.open(os.devnull, _FLAGS)  # no bytes are always right
-        fd = self.open(row, path)
-        if fd is None or self._table.is_complete(self._slots.first_slot(row)):
+        if not self._table.is_complete(self._slots.first_slot(row)):
+            return None
+        fd = self._open(path)
+        if fd is None or self._is_whole(fd, row):
             return fd
         os.close(fd)
         return None
@@ -67,25 +63,39 @@ class LocalStore:
         """Those bytes if they are in the store and known good, else None."""
         if length <= 0:
             return b""
-        fd = self.open(row, path)
+        fd = self._open(path)
         if fd is None:
             return None
         try:
-            if self._table.is_complete(self._slots.first_slot(row)):
+            if self._is_whole(fd, row):
                 return read_exactly(fd, offset, length)
-            return self.read_proved(fd, row, offset, length)
+            return self._read_proved(fd, row, offset, length)
         finally:
             os.close(fd)
 
-    def read_proved(self, fd: int, row: int, offset: int, length: int) -> bytes | None:
+    def _open(self, path: str) -> int | None:
+        try:
+            return os.open(self._data + path, _FLAGS)
+        except OSError:  # not there, or no more fds: the worker is the one to say what is wrong
+            return None
+
+    def _is_whole(self, fd: int, row: int) -> bool:
+        """Whether the open file is complete.
+
+        In this order: a file that still has a name after the flag was seen is the one it tells of.
+        """
+        if not self._table.is_complete(self._slots.first_slot(row)):
+            return False
+        found = os.fstat(fd)
+        return bool(found.st_nlink) and found.st_size == self.index.size(row)
+
+    def _read_proved(self, fd: int, row: int, offset: int, length: int) -> bytes | None:
         """Those bytes of an incomplete file if all their chunks were present all along."""
         first, state = self._slots.first_slot(row), self._table.state
         chunks = chunks_of_span(self.index.size(row), offset, length)
         slots = range(first + chunks.start, first + chunks.stop)
-        if not all(self._table.is_present(slot) for slot in slots):
-            return None
         before = [state(slot) for slot in slots]
-        if not all(self._table.is_present(slot) for slot in slots):
+        if any(byte & STATE_MASK != PRESENT for byte in before):
             return None
         data = read_exactly(fd, offset, length)
         if data is None or not os.fstat(fd).st_nlink or [state(slot) for slot in slots] != before:
@@ -109,12 +119,35 @@ def read_exactly(fd: int, offset: int, length: int) -> bytes | None:
     return b"".join(pieces)
 
 
+def _hold(path: Path) -> int:
+    """An fd with a shared lock on a version's index. StoreError: the version is being dropped."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        gone = os.fstat(fd).st_nlink == 0
+    except BlockingIOError:
+        gone = True
+    except OSError:
+        gone = False  # a file system without locks: the binding alone must do
+    if gone:
+        os.close(fd)
+        raise StoreError(f"{path} is being deleted", hint="Open a version that is kept")
+    return fd
+
+
 def map_file(path: Path) -> memoryview:
     """A read-only view of a whole file. Raises StoreError if there is none."""
     try:
         with path.open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
     except (OSError, ValueError) as error:
-        raise StoreError(
-            f"cannot map {path}: {error}", hint="Clients need read access to the cache directory"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"cannot map {path}: {error}", hint="Clients need read access to the cache directory"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cacheop import local
-from cacheop.api.errors import UserError, WorkerUnavailable
+from cacheop.api.errors import OriginChanged, UserError, WorkerUnavailable
 from cacheop.client import locate
 from cacheop.client.filesystem import CacheopFileSystem
+from cacheop.client.link import Patience
+from tests.fakes.worker import MTIME_NS
 from tests.unit.client.conftest import FILES
 
 if TYPE_CHECKING:
@@ -112,20 +115,54 @@ def test_fallback_to_a_named_origin(tmp_path: Path) -> None:
 
 
 def test_a_dead_worker_does_not_stop_cached_reads(
-    worker: FakeWorker, fs: CacheopFileSystem, monkeypatch: pytest.MonkeyPatch
+    worker: FakeWorker,
 ) -> None:
+    fs = new(cache=str(worker.root), patience=Patience(reconnect_seconds=0.3, away_seconds=0.3))
     worker.fill("train/a/1.jpg", 0)
     assert fs.exists("demo")
     worker.close()
     assert fs.cat_file("demo/train/a/1.jpg") == FILES["train/a/1.jpg"]
     assert len(fs.find("demo")) == len(FILES)
-    monkeypatch.setattr("cacheop.client.link.RECONNECT_SECONDS", 0.3)
+    assert isinstance(fs.cat_ranges(["demo/train/a/2.jpg"], 0, 1)[0], WorkerUnavailable)
     started = time.monotonic()
     with pytest.raises(WorkerUnavailable, match="no worker answers"):
         fs.cat_file("demo/train/a/2.jpg")
     assert time.monotonic() - started < 3
     worker.start()
     assert fs.cat_file("demo/train/a/2.jpg") == FILES["train/a/2.jpg"]
+
+
+def test_a_worker_that_dies_later_is_replaced_by_its_origin(
+    worker: FakeWorker, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "origin")
+    for path in FILES:
+        os.utime(tmp_path / "origin" / path, ns=(MTIME_NS, MTIME_NS))
+    locate._warned.clear()
+    fs = new(cache=str(worker.root), fallback=True, origin=f"file://{tmp_path}/origin")
+    worker.fill("train/a/1.jpg", 0)
+    assert fs.cat_file("demo/train/a/1.jpg") == FILES["train/a/1.jpg"]
+    worker.close()
+    started = time.monotonic()
+    with caplog.at_level(logging.WARNING, logger="cacheop"):
+        found = fs.cat([f"demo/{path}" for path in FILES])
+        assert found == {f"demo/{path}": data for path, data in FILES.items()}
+        with fs.open("demo/big.bin") as file:
+            file.seek(5)
+            assert file.read() == FILES["big.bin"][5:]
+        with fs.open("demo/train/b/3.jpg") as file:
+            assert file.read() == FILES["train/b/3.jpg"]
+    assert time.monotonic() - started < 8
+    assert len(caplog.records) == 1
+    (tmp_path / "origin" / "train/a/2.jpg").write_bytes(b"TWO" * 2000)
+    with pytest.raises(OriginChanged, match="modified"):
+        fs.cat_file("demo/train/a/2.jpg")
+    (tmp_path / "origin" / "train/a/2.jpg").unlink()
+    with pytest.raises(OriginChanged, match="gone"):
+        fs.cat_file("demo/train/a/2.jpg")
+    worker.start()
+    assert fs.cat_file("demo/train/a/2.jpg") == FILES["train/a/2.jpg"]
+    fs.invalidate_cache()
 
 
 def test_a_restarted_worker_learns_of_the_version_in_use(
@@ -141,26 +178,23 @@ def test_a_restarted_worker_learns_of_the_version_in_use(
     assert fs.cat(["demo/train/b/3.jpg", "demo/empty"])["demo/empty"] == b""
 
 
-def test_a_worker_that_hangs(
-    worker: FakeWorker, fs: CacheopFileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cacheop.client.link.READ_SECONDS", 0.2)
+def test_a_worker_that_hangs(worker: FakeWorker) -> None:
+    fs = new(cache=str(worker.root), patience=Patience(read_seconds=0.2))
     worker.delay_seconds = 0.6
     with pytest.raises(WorkerUnavailable, match=r"did not answer 'read' within 0\.2 s"):
         fs.cat_file("demo/train/a/1.jpg")
     worker.delay_seconds = 0.0
-    monkeypatch.setattr("cacheop.client.link.READ_SECONDS", 30.0)
     assert fs.cat_file("demo/train/a/1.jpg") == FILES["train/a/1.jpg"]
+    fs.invalidate_cache()
 
 
-def test_what_was_read_without_asking_is_told(
-    worker: FakeWorker, fs: CacheopFileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_read_without_asking_is_told(worker: FakeWorker) -> None:
+    fs = new(cache=str(worker.root), patience=Patience(touched_seconds=0.2))
     worker.fill_all()
     for _ in range(3):
         fs.cat_file("demo/train/a/1.jpg")
     assert worker.count("touched") == 0
-    monkeypatch.setattr("cacheop.client.link.TOUCHED_SECONDS", 0.0)
+    time.sleep(0.25)
     fs.cat_file("demo/empty")
     fs.cat_file("demo/train/a/2.jpg")
     deadline = time.monotonic() + 5
@@ -173,14 +207,11 @@ def test_what_was_read_without_asking_is_told(
     assert fs.cat_file("demo/train/a/1.jpg") == FILES["train/a/1.jpg"]
 
 
-def test_a_worker_that_still_lists_is_waited_for(
-    worker: FakeWorker, fs: CacheopFileSystem, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_still_lists_is_waited_for(worker: FakeWorker) -> None:
     worker.indexing = True
-    monkeypatch.setattr("cacheop.client.locate.ATTACH_SECONDS", 0.3)
     with pytest.raises(WorkerUnavailable):  # not False: nobody knows yet
-        fs.exists("demo/empty")
-    monkeypatch.setattr("cacheop.client.locate.ATTACH_SECONDS", 10.0)
+        new(cache=str(worker.root), patience=Patience(attach_seconds=0.3)).exists("demo/empty")
+    fs = new(cache=str(worker.root), patience=Patience(attach_seconds=10))
     timer = threading.Timer(0.3, setattr, (worker, "indexing", False))
     timer.start()
     assert fs.exists("demo/empty")

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import io
 import mmap
+import os
 import pickle
 from typing import TYPE_CHECKING, Any
 
@@ -117,13 +118,16 @@ def test_a_chunk_dropped_and_filled_again_while_it_is_read(
     worker: FakeWorker, fs: CacheopFileSystem
 ) -> None:
     worker.fill("big.bin", 0)
-    source = fs._at("demo/big.bin")[0]
-    row = source.tree.row("big.bin")
-    fd = source.store.open(row, "big.bin")
-    assert source.store.read_proved(fd, row, 0, 100) == BIG[:100]
+    store = fs._at("demo/big.bin")[0].store
+    row = store.index.resolve("big.bin")
+    fd = os.open(worker.root / "data" / worker.version / "big.bin", os.O_RDONLY)
+    assert store._read_proved(fd, row, 0, 100) == BIG[:100]
     worker.evict("big.bin")
     worker.fill("big.bin", 0)
-    assert source.store.read_proved(fd, row, 0, 100) is None  # another file by now
+    assert store._read_proved(fd, row, 0, 100) is None  # another file by now
+    worker.fill("big.bin", 1, 2)
+    assert not store._is_whole(fd, row)  # complete, but not this one
+    os.close(fd)
 
 
 def test_many_at_once(worker: FakeWorker, any_fs: CacheopFileSystem) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_worker.origins import OriginObject, fsspec_paths, open_origin
+from cache_worker.origins import OriginObject, open_origin
 from cache_worker.origins.address import parse_address
 from cache_worker.origins.credentials import (
     NO_PROFILE,
@@ -21,6 +21,7 @@ from cache_worker.origins.credentials import (
 )
 from cache_worker.origins.faults import Kind, classify, raised
 from cache_worker.origins.retry import BUDGET_SECONDS, CEILING_SECONDS, next_delay
+from cacheop.api import fsspec_info
 from cacheop.api.dataset import EncryptOption, Mount
 from cacheop.api.errors import CredentialError, OriginChanged, OriginError, UserError
 
@@ -198,16 +199,16 @@ def test_what_fsspec_tells() -> None:
         {"last_modified": moment.replace(tzinfo=None)},
         {"updated": "2026-01-02T03:04:05.678Z"},
     ):
-        assert fsspec_paths.mtime_ns(info) == nanoseconds
-    assert fsspec_paths.mtime_ns({"Last-Modified": "Fri, 02 Jan 2026 03:04:05 GMT"}) == (
+        assert fsspec_info.mtime_ns(info) == nanoseconds
+    assert fsspec_info.mtime_ns({"Last-Modified": "Fri, 02 Jan 2026 03:04:05 GMT"}) == (
         nanoseconds - 678_000_000
     )
-    assert fsspec_paths.mtime_ns({"mtime": 1.5}) == 1_500_000_000
-    assert fsspec_paths.mtime_ns({"mtime": "rubbish"}) == fsspec_paths.mtime_ns({}) == 0
-    assert fsspec_paths.etag({"ETag": '"x"'}) == '"x"'
-    assert fsspec_paths.etag({}) == ""
-    assert fsspec_paths.version_id({"VersionId": "null"}) == ""
-    assert fsspec_paths.version_id({"generation": 5}) == "5"
+    assert fsspec_info.mtime_ns({"mtime": 1.5}) == 1_500_000_000
+    assert fsspec_info.mtime_ns({"mtime": "rubbish"}) == fsspec_info.mtime_ns({}) == 0
+    assert fsspec_info.etag({"ETag": '"x"'}) == '"x"'
+    assert fsspec_info.etag({}) == ""
+    assert fsspec_info.version_id({"VersionId": "null"}) == ""
+    assert fsspec_info.version_id({"generation": 5}) == "5"
 
 
 def test_engines(tmp_path: Path) -> None:
