@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from benchmarks.setting import Setting
 
 MIB = 1 << 20
-SETTLE_SECONDS = 10
 
 
 def pss_mib(pid: int) -> float:
@@ -39,7 +38,7 @@ def processes(config: Path) -> dict[str, list[int]]:
 
 
 def measure(setting: Setting) -> list[Row]:
-    """Idle, ten seconds after a fill, and with many keys (see keys.py for the last)."""
+    """Idle, some seconds after a fill, and after reading (`keys.py` has it with many keys)."""
     source = random.Random(3)
     folder = setting.directory / "memory"
     folder.mkdir()
@@ -58,8 +57,8 @@ def measure(setting: Setting) -> list[Row]:
         ]
         setting.cacheop("load", "memory")
         gigabytes = setting.sizes.memory_bytes / 1e9
-        time.sleep(SETTLE_SECONDS)
-        what = f"PSS worker, {SETTLE_SECONDS} s after filling {gigabytes:.1f} GB"
+        time.sleep(setting.sizes.settle_seconds)
+        what = f"PSS worker, {setting.sizes.settle_seconds} s after filling {gigabytes:.1f} GB"
         rows.append(at_most(what, "MiB", [pss_mib(worker)], 96))
         for path in sorted(mount.rglob("*.bin")):
             with path.open("rb") as file:

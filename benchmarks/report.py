@@ -39,6 +39,17 @@ def versus(
     return Row(what, value, unit, baseline, ratio, goal, ratio >= at_least, spread(ours))
 
 
+def in_time(
+    what: str, unit: str, ours: Sequence[float], theirs: Sequence[float], at_most: float | None
+) -> Row:
+    """Medians of durations taken in turn; at most so many times the baseline, or no goal."""
+    value, baseline = statistics.median(ours), statistics.median(theirs)
+    ratio = value / baseline
+    goal = "" if at_most is None else f"<= {at_most:g} x baseline"
+    met = None if at_most is None else ratio <= at_most
+    return Row(what, value, unit, baseline, ratio, goal, met, spread(ours))
+
+
 def at_most(what: str, unit: str, values: Sequence[float], limit: float) -> Row:
     """A median that may not pass `limit`."""
     value = statistics.median(values)

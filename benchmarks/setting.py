@@ -32,13 +32,18 @@ class Sizes:
     memory_bytes: int
     rounds: int
     keys: int
+    """How many the stand-in for S3 lists."""
+    real_keys: int
+    """How many objects the real server lists."""
+    settle_seconds: int
+    """How long after a fill the worker's memory is looked at."""
 
     @classmethod
     def of(cls, *, quick: bool) -> Sizes:
         """The sizes of a full or a quick run."""
         if quick:
-            return cls(500, 128 << 20, 256 << 20, 3, 100_000)
-        return cls(2000, 512 << 20, 2 << 30, 5, 1_000_000)
+            return cls(500, 128 << 20, 256 << 20, 3, 100_000, 2_000, 3)
+        return cls(2000, 512 << 20, 2 << 30, 5, 1_000_000, 20_000, 10)
 
 
 class Setting:
@@ -68,8 +73,10 @@ class Setting:
                 file.write(source.randbytes(1 << 20))
         self.s3.upload("bench", self.plain)
 
-    def dataset(self, name: str, bucket: str, prefix: str = "") -> Path:
-        """A Dataset file for a bucket of our server."""
+    def dataset(
+        self, name: str, bucket: str, prefix: str = "", options: dict[str, Any] | None = None
+    ) -> Path:
+        """A Dataset file for a bucket of our server, or of the one that `options` say."""
         path = self.directory / f"{name}.yaml"
         path.write_text(
             json.dumps(
@@ -81,7 +88,8 @@ class Setting:
                         "mounts": [
                             {
                                 "mountPoint": f"s3://{bucket}/{prefix}",
-                                "options": {
+                                "options": options
+                                or {
                                     "endpoint_url": self.s3.endpoint,
                                     "key": self.s3.access_key,
                                     "secret": self.s3.secret_key,

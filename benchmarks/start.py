@@ -6,10 +6,12 @@ import time
 from typing import TYPE_CHECKING
 
 from benchmarks.report import Row, at_most
-from benchmarks.setting import child
+from benchmarks.setting import child, in_turn
 
 if TYPE_CHECKING:
     from benchmarks.setting import Setting
+
+ROUNDS = 3
 
 _FIRST_BYTE = """
 import json, os, sys
@@ -26,7 +28,7 @@ def measure(setting: Setting) -> list[Row]:
     cache = ("--cache", str(setting.directory / "cache-start"))
     url = "cacheop://start/00000.jpg"
 
-    def once() -> float:
+    def once(*down: str) -> float:
         started = time.perf_counter()
         setting.cacheop("up", "-f", str(file), *cache)
         try:
@@ -34,17 +36,10 @@ def measure(setting: Setting) -> list[Row]:
                 raise RuntimeError("no byte")
             return time.perf_counter() - started
         finally:
-            setting.cacheop("down", "start")
+            setting.cacheop("down", "start", *down)
 
-    def empty() -> float:
-        setting.cacheop("up", "-f", str(file), *cache)
-        setting.cacheop("down", "start", "--purge", "--yes")
-        return once()
-
-    cold = [empty() for _ in range(3)]
-    warm = [once() for _ in range(3)]
-    setting.cacheop("up", "-f", str(file), *cache)
-    setting.cacheop("down", "start", "--purge", "--yes")
+    # In turn: the first finds no cache, the second finds the first one's and takes it away.
+    cold, warm = in_turn(ROUNDS, once, lambda: once("--purge", "--yes"))
     return [
         at_most("`cacheop up` to first byte, empty cache", "s", cold, 3),
         at_most("`cacheop up` to first byte, kept cache", "s", warm, 3),
