@@ -63,7 +63,8 @@ def conditions(facts: Facts) -> list[dict[str, str]]:
         ),
     ]
     if facts.suspended:
-        found.append(_condition("OriginReachable", None, "Suspended", "origin reads are suspended"))
+        why = "the origin is not read until `cacheop resume`"
+        found.append(_condition("OriginReachable", None, "Suspended", why))
     else:
         error = facts.origin_error
         reason = type(error).__name__ if error else "Answers"

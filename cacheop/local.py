@@ -240,6 +240,11 @@ def _read(path: Path) -> RunRecord | None:
         )
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise UserError(
+            f"cannot read the run record {path}: {error.strerror}",
+            hint=f"It is another user's; ask them, or set {names.ENV_RUN_DIR} to another directory",
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"cannot read the run record {path}: {error!r}",

@@ -84,11 +84,8 @@ def free(root: Path) -> None:
     )
 
 
-def mount(target: Path, roots: Sequence[Path]) -> None:
-    """`target` can be mounted at: we are root, the kernel has FUSE, it is an empty directory.
-
-    The list of mounts is read first: looking into a mount whose server is dead hangs.
-    """
+def may_mount() -> None:
+    """We are root and the kernel has FUSE."""
     if os.geteuid() != 0:
         raise UserError(
             "--mount needs root",
@@ -99,6 +96,13 @@ def mount(target: Path, roots: Sequence[Path]) -> None:
             f"--mount needs {FUSE_DEVICE}, which is not here",
             hint="Load the fuse module, or give the container the device",
         )
+
+
+def mount(target: Path, roots: Sequence[Path]) -> None:
+    """`target` can be mounted at: an empty directory that nothing else is mounted at.
+
+    The list of mounts is read first: looking into a mount whose server is dead hangs.
+    """
     found = mounted_type(target)
     if found is not None and found != FUSE_TYPE:
         raise UserError(f"{target} is already a mount ({found})", hint="Name another directory")

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from cacheop.api import names, wire
-from cacheop.api.errors import ProtocolError, WorkerUnavailable, from_wire
+from cacheop.api.errors import ProtocolError, UserError, WorkerUnavailable, from_wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +30,13 @@ class Control:
         self._frames = wire.Decoder()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(CONNECT_SECONDS)
+        self._ops = names.CONTROL_OPS
         try:
-            _connect(self._socket, root / names.WORKER_SOCKET)
+            try:
+                _connect(self._socket, root / names.WORKER_SOCKET)
+            except PermissionError:  # another user's worker: what every user may ask
+                _connect(self._socket, root / names.CLIENT_SOCKET)
+                self._ops = names.CLIENT_OPS
         except OSError as error:
             self._socket.close()
             raise WorkerUnavailable(
@@ -62,8 +67,13 @@ class Control:
         """The answer's meta; `on_event` gets what comes before it.
 
         Raises the error that the worker answers with, WorkerUnavailable when the connection ends or
-        nothing at all comes for `silence_seconds`.
+        nothing at all comes for `silence_seconds`, UserError when this user may not ask that.
         """
+        if op not in self._ops:
+            raise UserError(
+                f"the worker at {self._root} is another user's: no right to ask for {op}",
+                hint="Run this as the user who brought it up, or as root",
+            )
         request = wire.Frame(wire.REQUEST, 1, {"op": op, **meta})
         try:
             self._socket.settimeout(CONNECT_SECONDS)

@@ -119,7 +119,8 @@ def _dataset(dataset: Dataset, documents: Documents) -> Iterator[Finding]:
         yield Finding(FAIL, what, error.message, "the origin cannot be read", error.hint)
         return
     wanted = view.count(sum(len(m.encrypt_options) for m in dataset.spec.mounts), "option")
-    yield Finding(OK, what, f"{wanted} from Secrets, all there")
+    found = f"{wanted} from Secrets, all there" if resolved else "no Secret is named"
+    yield Finding(OK, what, found)
     for mount in dataset.spec.mounts:
         given = {
             o.name: resolved[o.secret_name, o.secret_key].decode() for o in mount.encrypt_options

@@ -35,6 +35,9 @@ POLL_SECONDS = 0.02
 STOP_SECONDS = 15.0
 SHUTDOWN_ANSWER_SECONDS = 5.0
 LOG_TAIL_LINES = 10
+SHARED_UMASK = 0o022
+"""Whatever the user's: clients of other users open cached files themselves. What is private is
+made private by its own mode."""
 LOG_TAIL_BYTES = 16 << 10
 _LOG_ERROR = re.compile(r"\d{4}-\S+ \S+ ERROR \S+: ")
 """What the worker's log puts before the words of an error."""
@@ -66,6 +69,7 @@ def start(node: str, root: Path, config: Path) -> Started:
             stderr=log,
             cwd="/",
             start_new_session=True,
+            umask=SHARED_UMASK,
         )
     return Started(local.NodeRecord(node, root, process.pid, config), process)
 

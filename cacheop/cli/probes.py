@@ -80,13 +80,12 @@ def kernel(release: str = "") -> Finding:
     release = release or platform.release()
     match = re.match(r"(\d+)\.(\d+)", release)
     if match and (int(match[1]), int(match[2])) >= PASSTHROUGH_KERNEL:
-        return Finding(OK, "kernel", f"{release}, has FUSE passthrough and resend")
+        return Finding(OK, "kernel", f"{release}, new enough for FUSE passthrough")
     return Finding(
         WARN,
         "kernel",
-        release,
-        "no FUSE passthrough: reads of cached files through a mount pass the mount process",
-        "Use Linux 6.9 or newer, or read cacheop:// with fsspec",
+        f"{release}, without FUSE passthrough",
+        "nothing yet: this version of cacheop does not use it",
     )
 
 
@@ -157,7 +156,7 @@ def file_system(path: Path) -> Finding:
     """The cache lies on a local disk."""
     kind = file_system_type(path)
     costs = {
-        "overlay": "slower, no FUSE passthrough, and gone with the container",
+        "overlay": "slower, and gone with the container",
         "tmpfs": "the cache takes memory and is gone after a restart",
         "ramfs": "the cache takes memory without a bound",
     }.get(kind, "")

@@ -76,6 +76,7 @@ def up(options: Options, fmt: Format) -> int:
     checks.worker_libraries()
     # SIGTERM as ^C: whatever `up` is at, it takes back what it began.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    umask = os.umask(launch.SHARED_UMASK)
     records: list[RunRecord] = []
     try:
         shown = []
@@ -93,6 +94,7 @@ def up(options: Options, fmt: Format) -> int:
         if not options.foreground or not records:
             raise
     finally:
+        os.umask(umask)
         if options.foreground:
             _stop_all(records, fmt)
         else:
@@ -101,6 +103,8 @@ def up(options: Options, fmt: Format) -> int:
 
 
 def _check_options(documents: Documents, options: Options) -> None:
+    if options.mount:
+        checks.may_mount()
     datasets = documents.datasets
     named = ", ".join(str(path) for path in options.files)
     if not datasets and documents.dataloads:

@@ -118,14 +118,12 @@ def status(name: str, namespace: str, fmt: Format, *, everything: bool) -> int:
 def show(dataset: dict[str, Any]) -> None:
     """The whole status of one Dataset for people."""
     nodes = dataset["nodes"]
-    for line in view.detail_lines(dataset):
+    for line in (view.headline(dataset), *view.detail_lines(dataset)):
         print(view.printable(line))
     print()
     output.print_table(view.NODE_HEAD, [view.node_row(node) for node in nodes])
-    conditions = view.condition_rows(nodes)
-    if conditions:
-        print()
-        output.print_table(view.CONDITION_HEAD, conditions)
+    for line in view.condition_lines(nodes):
+        print(view.printable(line))
     for node in nodes:
         if node.get("log"):
             print(f"\n{node['node']} is not running. The end of its log:")
@@ -248,7 +246,7 @@ def set_suspended(name: str, namespace: str, fmt: Format, *, suspended: bool) ->
     if fmt is Format.JSON:
         output.print_json(result(record, answers))
     elif suspended:
-        print("suspended: cached reads go on, others fail with EAGAIN until `cacheop resume`")
+        print("suspended: cached reads go on, others fail with EBUSY until `cacheop resume`")
     else:
         print("resumed")
     return 0

@@ -184,22 +184,31 @@ def requests(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-CONDITION_HEAD = ("NODE", "CONDITION", "STATUS", "REASON", "MESSAGE")
-
-
-def condition_rows(nodes: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """The conditions of all nodes."""
+def condition_lines(nodes: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The conditions that are not good, each with its reason and what to do."""
     return [
-        (
-            str(node["node"]),
-            str(c["type"]),
-            str(c["status"]),
-            str(c.get("reason", "")),
-            str(c.get("message", "")),
-        )
+        f"{node['node']}: {c['type']} is {c['status']} ({c.get('reason', '')}): "
+        f"{c.get('message', '')}".rstrip(": ")
         for node in nodes
         for c in node.get("conditions") or ()
+        if c["status"] != "True"
     ]
+
+
+def headline(dataset: Mapping[str, Any]) -> str:
+    """How a Dataset is, in one line: `Ready: 56.2 % cached, …`."""
+    nodes, total = dataset["nodes"], dataset["bytes_total"]
+    suspended = ", suspended" if any(n.get("suspended") for n in nodes) else ""
+    if not total:
+        return f"{dataset['phase']}{suspended}"
+    copies = len([n for n in nodes if n.get("running")]) or 1
+    share = percent(dataset["cached_bytes"] / total / copies)
+    hit = percent(dataset["hit_ratio"]) if dataset["hit_ratio"] is not None else "nothing read yet"
+    return (
+        f"{dataset['phase']}{suspended}: {share} cached, hit ratio {hit}, "
+        f"{size(dataset['origin_bytes'])} read from the origin "
+        f"({times(dataset['origin_ratio'])} the Dataset)"
+    )
 
 
 def detail_lines(dataset: Mapping[str, Any]) -> list[str]:

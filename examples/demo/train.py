@@ -8,6 +8,7 @@ through the fork.
 from __future__ import annotations
 
 import io
+import multiprocessing
 import signal
 import time
 import warnings
@@ -23,6 +24,7 @@ from examples.demo.interrupts import WAYS_TO_END, held_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from multiprocessing.synchronize import Event
 
     from fsspec import AbstractFileSystem
 
@@ -80,15 +82,18 @@ class Epoch:
 class Images(Dataset[tuple[torch.Tensor, int, int]]):  # type: ignore[misc]  # torch is not typed here
     """Decoded images with their class and the size of their file."""
 
-    def __init__(self, source: Source, keys: Sequence[str]) -> None:
+    def __init__(self, source: Source, keys: Sequence[str], closed: Event) -> None:
         self._source = source
         self._keys = keys
+        self._closed = closed
         self._files: AbstractFileSystem | None = None
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
+        if self._closed.is_set():  # torch's loader would first read its whole batch
+            raise InterruptedError("the trainer was closed")
         if self._files is None:
             self._files = self._source.open()
         key = self._keys[index]
@@ -132,8 +137,10 @@ class Trainer:
         warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
         self._model = _model().to(self._device)
         self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=1e-3)
+        context = multiprocessing.get_context("fork")
+        self._closed = context.Event()
         self._loader: DataLoader[Batch] | None = DataLoader(
-            Images(source, keys),
+            Images(source, keys, self._closed),
             batch_size=BATCH_IMAGES,
             shuffle=True,
             num_workers=min(LOADER_PROCESSES, max(1, len(keys) // BATCH_IMAGES)),
@@ -141,7 +148,7 @@ class Trainer:
             generator=torch.Generator().manual_seed(SEED),
             persistent_workers=True,
             timeout=120,
-            multiprocessing_context="fork",
+            multiprocessing_context=context,
             worker_init_fn=_own_signals,
         )
 
@@ -165,6 +172,7 @@ class Trainer:
 
     def close(self) -> None:
         """End the loader's processes, now: an exception on its way up would keep them alive."""
+        self._closed.set()
         loader, self._loader = self._loader, None
         iterator = getattr(loader, "_iterator", None)
         if iterator is not None:

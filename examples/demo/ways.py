@@ -205,6 +205,7 @@ class Demo:
         if self._link is not None:
             self._link.stop()
         self._server.stop()
+        tempfile.tempdir = None  # what TMPDIR says
         if self._run_dir_before is None:
             os.environ.pop(ENV_RUN_DIR, None)
         else:
@@ -221,6 +222,8 @@ class Demo:
         self.dataset_bytes = data.total_bytes(self._kept)
         self._say("starting the S3 server")
         self._server.start()
+        # What a loader process that is ended leaves goes with the rest (torch has several kinds).
+        tempfile.tempdir = str(self._scratch)
         self._upload()
         self._link = SlowLink(
             self._server.port,
