@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cache_worker.versions import Version
 
 ATTEMPTS = 8
-"""How often a chunk that is evicted again before it was read is fetched again."""
+"""How often a chunk that is evicted again before it was read is cached again; then read through."""
 
 
 @dataclass(slots=True)
@@ -142,10 +142,8 @@ class Cache:
             if self.store.is_present(version, row, chunk):
                 self.store.drop_file(version, row)
             found = await self.ensure(version, row, chunk)
-        raise StoreError(
-            f"{version.index.path(row)}: chunk {chunk} was evicted {ATTEMPTS} times while read",
-            hint="The quota is too small for what is read at the same time: raise it",
-        )
+        # The quota is too small for all that is read at the same time: not the reader's fault.
+        return await self._fetch(version, row, first, end - first, demand=True)
 
     async def ensure(
         self, version: Version, row: int, chunk: int, *, demand: bool = True

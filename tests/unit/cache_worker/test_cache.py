@@ -288,3 +288,13 @@ def test_a_load_beyond_the_quota_says_so(tmp_path, origin):
 async def _read_all(node, version, origin):
     for path, data in origin.objects.items():
         assert await node.read(version, path) == data
+
+
+def test_a_quota_that_holds_nothing_for_long_is_no_error(tmp_path, origin):
+    """A file that fills the quota above the high mark is evicted before anybody could read it."""
+    node = NodeCache(tmp_path, origin, quota=70_000)
+    version = node.add_version()
+    row = version.index.resolve("dir/a")
+    found = asyncio.run(node.cache.read(version, row, 5, 100, inline=True))
+    assert bytes(found) == origin.objects["dir/a"][5:105]
+    node.close()
