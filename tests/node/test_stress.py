@@ -107,6 +107,7 @@ def test_no_wrong_byte_whatever_dies(tmp_path, request):
     files = write_files(tmp_path / "origin", rng)
     catalog = tmp_path / "catalog.json"
     catalog.write_text(json.dumps({p: [len(d), sums(d)] for p, d in files.items()}))
+    quota_bytes = sum(map(len, files.values())) // 3
     target = tmp_path / "mnt"
     running = RunningWorker(
         tmp_path / "w",

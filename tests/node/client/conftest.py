@@ -1,7 +1,6 @@
-"""`cached_dataset`: a Dataset that libraries read through cacheop://, from a worker of either kind.
+"""`cached_dataset`: a Dataset that libraries read through cacheop://, from a real worker.
 
-To run these against the real worker, replace `serve`: it gets {path: bytes} and gives the cache
-directory of a running worker that serves them as the Dataset `demo`.
+Every test that asks for it runs twice: over an empty cache and over a full one.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ import numpy as np
 import pytest
 
 from cacheop.api import names
-from tests.fakes.worker import CHUNK_BYTES, FakeWorker
+from cacheop.api.chunk import CHUNK_BYTES
+from tests.fakes.running_worker import RunningWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,9 +34,14 @@ class CachedData:
 
 
 @contextlib.contextmanager
-def serve(files: Mapping[str, bytes], root: Path) -> Iterator[FakeWorker]:
-    with FakeWorker(root, files) as worker:
-        yield worker
+def serve(files: Mapping[str, bytes], directory: Path) -> Iterator[RunningWorker]:
+    """A worker of the Dataset `data` over a directory with `files`."""
+    origin = directory / "origin"
+    for path, data in files.items():
+        (origin / path).parent.mkdir(parents=True, exist_ok=True)
+        (origin / path).write_bytes(data)
+    with RunningWorker(directory / "worker", [{"mountPoint": f"file://{origin}"}]) as running:
+        yield running
 
 
 def _parquet(rows: int, start: int) -> bytes:
@@ -87,18 +92,27 @@ def dataset_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return files
 
 
-@pytest.fixture
+@pytest.fixture(params=["cold", "warm"])
 def cached_dataset(
-    dataset_files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    dataset_files: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[CachedData]:
     from cacheop.client.filesystem import CacheopFileSystem
 
-    monkeypatch.setenv(names.ENV_CACHE, str(tmp_path / "cache"))
     for name in (names.ENV_MOUNT, names.ENV_ENDPOINT):
         monkeypatch.delenv(name, raising=False)
     CacheopFileSystem.clear_instance_cache()
-    with serve(dataset_files, tmp_path / "cache") as worker:
-        yield CachedData("cacheop://demo", dataset_files, worker.root, worker.evict)
-    for instance in list(CacheopFileSystem._cache.values()):
-        instance.invalidate_cache()
+    with serve(dataset_files, tmp_path) as running:
+        monkeypatch.setenv(names.ENV_CACHE, str(running.root))
+        if request.param == "warm":
+            running.call("load", paths=[])
+
+        def evict(path: str) -> None:
+            running.call("evict", paths=[path])
+
+        yield CachedData("cacheop://data", dataset_files, running.root, evict)
+        for instance in list(CacheopFileSystem._cache.values()):
+            instance.invalidate_cache()
     CacheopFileSystem.clear_instance_cache()

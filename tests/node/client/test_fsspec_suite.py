@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 from fsspec.tests.abstract import AbstractFixtures, AbstractGetTests
 
-from cacheop.client.filesystem import CacheopFileSystem
-from tests.fakes.worker import FakeWorker
+from tests.node.client.conftest import serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from cacheop.client.filesystem import CacheopFileSystem
 
 pytestmark = pytest.mark.node
 
@@ -33,14 +34,14 @@ def _scenarios() -> dict[str, bytes]:
 class TestGet(AbstractGetTests, AbstractFixtures):
     @pytest.fixture
     def fs(self, tmp_path: Path) -> Iterator[CacheopFileSystem]:
-        with FakeWorker(tmp_path / "cache", _scenarios()) as worker:
-            fs = CacheopFileSystem(cache=str(worker.root), skip_instance_cache=True)
+        with serve(_scenarios(), tmp_path) as running:
+            fs = running.filesystem()
             yield fs
             fs.invalidate_cache()
 
     @pytest.fixture
     def fs_path(self) -> str:
-        return "demo"
+        return "data"
 
     @pytest.fixture
     def supports_empty_directories(self) -> bool:
@@ -48,19 +49,19 @@ class TestGet(AbstractGetTests, AbstractFixtures):
 
     @pytest.fixture
     def fs_bulk_operations_scenario_0(self) -> str:
-        return "demo/bulk/source"
+        return "data/bulk/source"
 
     @pytest.fixture
     def fs_glob_edge_cases_files(self) -> str:
-        return "demo/edge/source"
+        return "data/edge/source"
 
     @pytest.fixture
     def fs_dir_and_file_with_same_name_prefix(self) -> str:
-        return "demo/prefix/source"
+        return "data/prefix/source"
 
     @pytest.fixture
     def fs_10_files_with_hashed_names(self) -> str:
-        return "demo/hashed/source"
+        return "data/hashed/source"
 
     @pytest.mark.skip(reason="makes its source itself; test_get_a_directory does the same")
     def test_get_directory_recursive(self) -> None: ...
@@ -69,8 +70,8 @@ class TestGet(AbstractGetTests, AbstractFixtures):
         """What the suite's test does, on a source that is there."""
         target = tmp_path / "target"
         for _ in range(2):  # into nothing: its contents; into a directory: itself
-            fs.get("demo/src", str(target), recursive=True)
-            assert fs.find("demo/src") == ["demo/src/file"]
+            fs.get("data/src", str(target), recursive=True)
+            assert fs.find("data/src") == ["data/src/file"]
         assert sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file()) == [
             "file",
             "src/file",

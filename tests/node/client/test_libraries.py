@@ -32,7 +32,7 @@ def test_pyarrow_dataset(cached_dataset: CachedData) -> None:
     from pyarrow.fs import FSSpecHandler, PyFileSystem
 
     fs = PyFileSystem(FSSpecHandler(fsspec.filesystem("cacheop")))
-    data = ds.dataset("demo/tables", filesystem=fs, format="parquet")
+    data = ds.dataset("data/tables", filesystem=fs, format="parquet")
     found = data.to_table(filter=ds.field("number") >= 14_990, columns=["text"])
     assert found["text"].to_pylist() == [f"row {n}" for n in range(14_990, 15_000)]
 
@@ -59,11 +59,11 @@ def test_hugging_face_datasets(
 
 def test_a_folder_as_from_pretrained_reads_it(cached_dataset: CachedData, tmp_path: Path) -> None:
     fs = fsspec.filesystem("cacheop")
-    with fs.open("demo/model/config.json", "r") as file:
+    with fs.open("data/model/config.json", "r") as file:
         assert json.load(file) == {"hidden": 4}
-    fs.get("demo/model/", str(tmp_path / "model"), recursive=True)
-    for path in fs.find("demo/model"):
-        name = path.removeprefix("demo/")
+    fs.get("data/model/", str(tmp_path / "model"), recursive=True)
+    for path in fs.find("data/model"):
+        name = path.removeprefix("data/")
         expected = cached_dataset.files[name]
         assert (tmp_path / name).read_bytes() == expected
         with (
@@ -98,7 +98,7 @@ def test_zarr(cached_dataset: CachedData) -> None:
     store = FsspecStore.from_url(f"{cached_dataset.url}/array.zarr", read_only=True)
     np.testing.assert_array_equal(zarr.open_array(store, mode="r")[:], expected)
     fs = fsspec.filesystem("cacheop", asynchronous=True)
-    store = FsspecStore(fs, read_only=True, path="demo/array.zarr")
+    store = FsspecStore(fs, read_only=True, path="data/array.zarr")
     np.testing.assert_array_equal(zarr.open_array(store, mode="r")[10:60, 5], expected[10:60, 5])
     mapper = fsspec.get_mapper(f"{cached_dataset.url}/array.zarr")
     assert set(mapper) == {
@@ -107,6 +107,6 @@ def test_zarr(cached_dataset: CachedData) -> None:
 
 
 def test_numpy_memmap(cached_dataset: CachedData) -> None:
-    with fsspec.filesystem("cacheop").open("demo/images/0/000.bin") as file:
+    with fsspec.filesystem("cacheop").open("data/images/0/000.bin") as file:
         mapped = np.memmap(file, dtype="u1", mode="r")
         assert mapped.tobytes() == cached_dataset.files["images/0/000.bin"]

@@ -46,7 +46,7 @@ class Checksums:
 )
 def test_data_loader(cached_dataset: CachedData, method: str, used_before: bool) -> None:
     torch_data = pytest.importorskip("torch.utils.data")
-    paths = [f"demo/{path}" for path in cached_dataset.files if path.startswith("images/")]
+    paths = [f"data/{path}" for path in cached_dataset.files if path.startswith("images/")]
     data = Checksums(paths)
     if used_before:  # the parent holds sockets and has half of the files read
         data.fs.cat(paths[::2])
@@ -55,10 +55,10 @@ def test_data_loader(cached_dataset: CachedData, method: str, used_before: bool)
     )
     found = list(loader)
     assert {path: digest for path, digest, _ in found} == {
-        path: checksum(cached_dataset.files[path.removeprefix("demo/")]) for path in paths
+        path: checksum(cached_dataset.files[path.removeprefix("data/")]) for path in paths
     }
     assert os.getpid() not in {pid for _, _, pid in found}
-    assert data.fs.cat_file(paths[1]) == cached_dataset.files[paths[1].removeprefix("demo/")]
+    assert data.fs.cat_file(paths[1]) == cached_dataset.files[paths[1].removeprefix("data/")]
 
 
 def _read_all(fs: object, paths: list[str], queue: object) -> None:
@@ -68,15 +68,15 @@ def _read_all(fs: object, paths: list[str], queue: object) -> None:
 def test_fork_while_other_threads_read(cached_dataset: CachedData) -> None:
     """The child must not wait for a lock or an answer that only the parent's threads know."""
     fs = fsspec.filesystem("cacheop")
-    paths = [f"demo/{path}" for path in cached_dataset.files if path.startswith("images/")]
-    expected = {p: checksum(cached_dataset.files[p.removeprefix("demo/")]) for p in paths}
+    paths = [f"data/{path}" for path in cached_dataset.files if path.startswith("images/")]
+    expected = {p: checksum(cached_dataset.files[p.removeprefix("data/")]) for p in paths}
     stop = threading.Event()
     wrong: list[str] = []
 
     def read() -> None:
         while not stop.is_set():
             for path in paths:
-                cached_dataset.evict(path.removeprefix("demo/"))
+                cached_dataset.evict(path.removeprefix("data/"))
                 if checksum(fs.cat_file(path)) != expected[path]:
                     wrong.append(path)
 
