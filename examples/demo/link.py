@@ -59,6 +59,7 @@ class SlowLink:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
+            start_new_session=True,  # ^C at a terminal is ours; it ends when its stdin does
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -154,6 +154,7 @@ class S3Server:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.directory,
+                start_new_session=True,  # ^C at a terminal is ours
             )
 
     def _await_ready(self) -> None:

@@ -8,6 +8,7 @@ and the server's data, which the next run uses again.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -102,6 +103,7 @@ class Demo:
         self._scratch = Path(tempfile.gettempdir()) / f"cacheop-demo-{secrets.token_hex(6)}"
         self._mount = self._scratch / "mount"
         self._up = False
+        self._lock: int | None = None
         self._run_dir_before = os.environ.get(ENV_RUN_DIR)
         self._environment = os.environ | {ENV_RUN_DIR: str(self._scratch / "run")}
         self._keys = data.image_keys(plan.recipe)
@@ -206,6 +208,9 @@ class Demo:
             self._link.stop()
         self._server.stop()
         tempfile.tempdir = None  # what TMPDIR says
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
         if self._run_dir_before is None:
             os.environ.pop(ENV_RUN_DIR, None)
         else:
@@ -221,6 +226,7 @@ class Demo:
         data.make(self._kept, self.plan.recipe)
         self.dataset_bytes = data.total_bytes(self._kept)
         self._say("starting the S3 server")
+        self._claim()
         self._server.start()
         # What a loader process that is ended leaves goes with the rest (torch has several kinds).
         tempfile.tempdir = str(self._scratch)
@@ -240,6 +246,16 @@ class Demo:
             arguments += ["--mount", str(self._mount)]
         self.cacheop(*arguments)
         self._say(f"ready after {time.monotonic() - began:.1f} s; nothing is cached yet")
+
+    def _claim(self) -> None:
+        """One demo at a time has the server's data; the kernel lets go when we end."""
+        self._lock = os.open(self._kept / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(
+                f"another demo runs with {self._kept}: wait for it, or name another --cache"
+            ) from error
 
     def _upload(self) -> None:
         done = self._kept / "uploaded.json"
