@@ -42,7 +42,7 @@ class Sizes:
     def of(cls, *, quick: bool) -> Sizes:
         """The sizes of a full or a quick run."""
         if quick:
-            return cls(500, 128 << 20, 256 << 20, 3, 100_000, 2_000, 3)
+            return cls(500, 128 << 20, 256 << 20, 3, 50_000, 2_000, 3)
         return cls(2000, 512 << 20, 2 << 30, 5, 1_000_000, 20_000, 10)
 
 
