@@ -114,11 +114,7 @@ def test_no_wrong_byte_whatever_dies(tmp_path, request):
         [{"mountPoint": f"file://{tmp_path}/origin"}],
         verb="supervise",
         target=target,
-        spec={
-            "cache": {
-                "tiers": [{"medium": "Disk", "quota": f"{sum(map(len, files.values())) // 3}"}]
-            }
-        },
+        spec={"cache": {"tiers": [{"medium": "Disk", "quota": str(quota_bytes)}]}},
     )
     readers = []
     try:

@@ -9,8 +9,12 @@ import threading
 import pytest
 
 from cache_worker.disk import Disk
-from cacheop.api.errors import UserError
+from cache_worker.mounts.stored import StoredVersion
+from cache_worker.versions import IDLE_SECONDS
+from cacheop.api import names
+from cacheop.api.errors import StoreError, UserError
 from cacheop.api.table import COMPLETE
+from cacheop.client.store import LocalStore
 from tests.fakes.disk import FailingDisk
 from tests.fakes.node_cache import NodeCache
 from tests.fakes.origin import MemoryOrigin
@@ -178,4 +182,41 @@ def test_a_file_dropped_while_it_is_written_is_not_flagged(tmp_path, origin):
         assert await node.read(version, "big") == data
 
     asyncio.run(run())
+    node.close()
+
+
+@pytest.mark.parametrize("reader", ["client", "mount"])
+def test_a_version_stays_as_long_as_somebody_has_it_open(tmp_path, origin, reader):
+    """Also a reader that the worker does not know of, as after a restart."""
+    node = NodeCache(tmp_path, origin)
+    old = node.add_version()
+    changed(node, origin, 7)
+    if reader == "client":
+        bound = {
+            "index": names.index_path(old.name),
+            "slots": names.slots_path(old.name),
+            "table": names.CHUNK_TABLE,
+            "data": names.data_path(old.name),
+        }
+        held = LocalStore(tmp_path, bound)
+    else:
+        held = StoredVersion(tmp_path, old.name, [].append)
+    assert node.versions.is_in_use(old.name)
+    with pytest.raises(UserError, match="in use"):
+        node.versions.begin_drop(old.name)
+    del held
+    assert not node.versions.is_in_use(old.name)
+    drop(node, old)
+    with pytest.raises(StoreError):
+        StoredVersion(tmp_path, old.name, [].append)
+    node.close()
+
+
+def test_a_version_used_a_moment_ago_is_not_dropped(tmp_path, origin):
+    node = NodeCache(tmp_path, origin)
+    old = node.add_version()
+    changed(node, origin, 7)
+    assert node.versions.droppable(1) == []
+    old.last_use -= IDLE_SECONDS
+    assert node.versions.droppable(1) == [old.name]
     node.close()
