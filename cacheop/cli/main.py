@@ -19,7 +19,15 @@ from cacheop.cli.output import Format
 app = typer.Typer(
     name="cacheop",
     help="A cache for AI training data: a Dataset file becomes local speed from slow storage.",
-    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 3 nothing runs, 4 not found.",
+    epilog="""\b
+First steps:
+  cacheop doctor                 what this machine lacks
+  cacheop up -f dataset.yaml     list the origin, start the cache
+  cacheop status                 how full it is, how well it does
+Then read cacheop://NAME/ with fsspec, pandas, PyTorch, …, or mount it (up --mount DIR).
+
+\b
+Exit codes: 0 done, 1 failed, 2 bad input, 3 nothing runs, 4 not found.""",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -39,6 +47,7 @@ def complete_name(incomplete: str) -> list[str]:
 Name = Annotated[
     str,
     typer.Argument(
+        metavar="NAME",
         help="name, namespace/name or name.namespace; not needed when one Dataset runs here",
         autocompletion=complete_name,
         show_default=False,
@@ -60,7 +69,7 @@ Files = Annotated[
         "-f",
         "--file",
         metavar="FILE",
-        help="YAML file with Dataset and Secret documents; repeatable",
+        help="YAML file with Dataset and Secret documents, a directory, or - ; repeatable",
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
@@ -162,7 +171,7 @@ def ls(
     namespace: Namespace = "",
     output: Output = Format.TEXT,
 ) -> int:
-    """List the files of a Dataset from its manifest; the origin is not asked."""
+    """List the files of a Dataset. Reads the manifest, not the origin."""
     from cacheop.cli import listing
 
     return listing.list_path(path, namespace, output, long=long)
@@ -207,7 +216,9 @@ def evict(
     *,
     name: Name = "",
     path: Paths = None,
-    version: Annotated[str, typer.Option(metavar="VERSION", help="what only this one holds")] = "",
+    version: Annotated[
+        str, typer.Option(metavar="VERSION", help="only what no other version shares")
+    ] = "",
     yes: Yes = False,
     namespace: Namespace = "",
     output: Output = Format.TEXT,
@@ -263,7 +274,7 @@ def doctor(
     ] = None,
     output: Output = Format.TEXT,
 ) -> int:
-    """Say what this machine lacks for a fast cache, what that costs and what to do."""
+    """Say what this machine lacks, what that costs and what to do."""
     from cacheop.cli import doctor as implementation
 
     return implementation.doctor(tuple(file or ()), cache, output)

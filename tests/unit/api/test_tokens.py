@@ -1,0 +1,16 @@
+"""The tokens of a worker."""
+
+from __future__ import annotations
+
+from cacheop.api.tokens import client_token, proof
+
+
+def test_the_client_token_is_another_one_and_always_the_same():
+    assert client_token("sesame") == client_token("sesame") != "sesame"
+    assert client_token("sesame") != client_token("sesam")
+    assert len(bytes.fromhex(client_token("sesame"))) == 32
+
+
+def test_a_proof_is_for_one_purpose_and_one_challenge():
+    found = {proof(t, p, n) for t in "ab" for p in ("client", "control") for n in ("1", "2")}
+    assert len(found) == 8
