@@ -42,7 +42,7 @@ class Sizes:
     def of(cls, *, quick: bool) -> Sizes:
         """The sizes of a full or a quick run."""
         if quick:
-            return cls(500, 128 << 20, 256 << 20, 3, 50_000, 2_000, 3)
+            return cls(300, 128 << 20, 128 << 20, 3, 50_000, 1_000, 2)
         return cls(2000, 512 << 20, 2 << 30, 5, 1_000_000, 20_000, 10)
 
 
