@@ -19,15 +19,20 @@ if TYPE_CHECKING:
 
     from cacheop.api.dataset import Dataset
 
-WORKER_LIBRARIES = ("numpy", "obstore", "prometheus_client", "pyarrow", "xxhash")
+WORKER_LIBRARIES = ("arro3", "numpy", "obstore", "prometheus_client", "pyarrow", "xxhash")
 TIERS = ("Disk",)
 FUSE_DEVICE = Path("/dev/fuse")
 FUSE_TYPE = "fuse.cacheop"
 
 
+def missing_libraries() -> list[str]:
+    """Modules that a worker imports and that are not installed."""
+    return [n for n in WORKER_LIBRARIES if importlib.util.find_spec(n) is None]
+
+
 def worker_libraries() -> None:
     """The worker's own dependencies are installed."""
-    missing = [n for n in WORKER_LIBRARIES if importlib.util.find_spec(n) is None]
+    missing = missing_libraries()
     if missing:
         raise UserError(
             f"cache workers need {', '.join(missing)}, not installed here",

@@ -55,7 +55,7 @@ def versions() -> Finding:
 
 def libraries() -> Finding:
     """What the worker imports is installed."""
-    missing = [n for n in checks.WORKER_LIBRARIES if not _installed(n.replace("_", "-"))]
+    missing = checks.missing_libraries()
     found = ", ".join(f"{n} {v}" for n in LIBRARIES if (v := _installed(n)))
     if not missing:
         return Finding(OK, "libraries", found)
