@@ -207,7 +207,6 @@ class Demo:
         if self._link is not None:
             self._link.stop()
         self._server.stop()
-        tempfile.tempdir = None  # what TMPDIR says
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -228,8 +227,6 @@ class Demo:
         self._say("starting the S3 server")
         self._claim()
         self._server.start()
-        # What a loader process that is ended leaves goes with the rest (torch has several kinds).
-        tempfile.tempdir = str(self._scratch)
         self._upload()
         self._link = SlowLink(
             self._server.port,

@@ -19,7 +19,7 @@ def test_known_fields_are_taken_and_others_left_out():
     "raw", [[], None, "x", {"current": 5}, {"kept": "abc"}, {"kept": [1]}, {"suspended": 1}]
 )
 def test_anything_else_is_damage(raw):
-    with pytest.raises(ValueError, match="is|not an object"):
+    with pytest.raises(ValueError, match=r"is |not an object"):
         checked(raw, DEFAULTS)
 
 
