@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SYSTEM_RUN_DIR = Path("/run/cacheop")
 
+EXEC_TRIES, EXEC_SECONDS = 20, 0.005
+
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
@@ -181,11 +183,16 @@ def is_alive(node: NodeRecord) -> bool:
 
     The config's path in the command line tells it from another process that got the pid later.
     """
-    try:
-        command = Path(f"/proc/{node.pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return os.fsencode(node.config) in command.split(b"\0")
+    process = Path(f"/proc/{node.pid}")
+    for _ in range(EXEC_TRIES):
+        try:
+            command = (process / "cmdline").read_bytes()
+            if command or b"Z (zombie)" in (process / "status").read_bytes():
+                return os.fsencode(node.config) in command.split(b"\0")
+        except OSError:
+            return False
+        time.sleep(EXEC_SECONDS)  # in the middle of execve(2) a process has no command line
+    return False
 
 
 def replace_file(path: Path, text: str, *, mode: int) -> None:
