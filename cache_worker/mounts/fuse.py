@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 TRIES_MAX = 16  # a worker that never sends the bytes in its answer is asked this often
 DISK_THREADS = 8
 STREAMS_MAX = 256
-RELEASE_REQUESTS = 4096  # a request touches about 2 KB of the index: 8 MB between releases
 _GONE = frozenset({errno.ENODEV, errno.ECONNABORTED})
 _AGAIN = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
 XATTR_CACHED = b"user.cacheop.cached"  # percent of the file on this node
@@ -142,11 +141,7 @@ class FuseMount:
     def serve(self) -> None:
         """Answer until the mount ends."""
         receive, answers, channel = self._channel.receive, self._answers, self._channel
-        requests = 0
         while (request := receive()) is not None:
-            requests += 1
-            if requests % RELEASE_REQUESTS == 0:
-                self._stored.release_pages()
             op, unique, node, body = request
             answer = answers.get(op)
             if answer is not None:

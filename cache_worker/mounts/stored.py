@@ -99,20 +99,15 @@ class StoredVersion:
     def let_go(self) -> None:
         """Give back what is not needed; to be called about once a second.
 
-        That is files that were evicted: while their fds are held, the disk keeps their space.
-        """
-        self.release_pages()
-        for row in tuple(self._files):
-            if not self.is_complete(row):
-                self._files.pop(row, None)
-
-    def release_pages(self) -> None:
-        """Give back our page tables of the index; its pages stay in the page cache.
-
-        So a walk of a million files does not stay in our memory.
+        Files that were evicted: while their fds are held, the disk keeps their space. And our page
+        tables of the index: its pages stay in the page cache, a walk of a million files does not
+        stay in our memory.
         """
         for mapped in self._maps:
             mapped.madvise(mmap.MADV_DONTNEED)
+        for row in tuple(self._files):
+            if not self.is_complete(row):
+                self._files.pop(row, None)
 
     def cached_percent(self, row: int) -> int:
         """How much of the file's chunks is on this node, 0 to 100, rounded down."""
