@@ -5,6 +5,7 @@ What they do is imported when they are called, so that help and completion start
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import os
 import sys
@@ -280,17 +281,32 @@ def doctor(
     return implementation.doctor(tuple(file or ()), cache, output)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(importlib.metadata.version("cacheop"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="print it and stop"),
+    ] = False,
+) -> None:
+    """Options of the command itself, before a verb."""
+
+
 @app.command()
 def version(output: Output = Format.TEXT) -> int:
     """Print the version of cacheop."""
-    from importlib.metadata import version as installed
-
     from cacheop.cli import output as shell
 
+    installed = importlib.metadata.version("cacheop")
     if output is Format.JSON:
-        shell.print_json({"version": installed("cacheop")})
+        shell.print_json({"version": installed})
     else:
-        print(installed("cacheop"))
+        print(installed)
     return 0
 
 

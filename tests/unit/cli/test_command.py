@@ -93,3 +93,9 @@ def test_no_answer_is_no_hang(cacheop):
     assert "did not answer status" in done.stdout
     assert time.monotonic() - begin < 30
     assert record.nodes
+
+
+def test_the_version_is_told_both_ways(cacheop):
+    told = cacheop.process("--version")
+    assert told.returncode == 0
+    assert told.stdout == cacheop.process("version").stdout
