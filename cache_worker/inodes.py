@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from cacheop.api.chunk import chunk_count
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cache_worker.disk import Disk
     from cache_worker.versions import Version, Versions
 
@@ -83,27 +85,21 @@ class Inodes:
 
     def sharer(self, version: Version, row: int) -> tuple[Version, int] | None:
         """Another open version with the same content at the same path, the current one first."""
-        slot = version.slots.first_slot(row)
-        for other in self._versions.all():
-            if other is version:
-                continue
-            other_row = other.row_at(slot)
-            if other_row is not None and other.slots.first_slot(other_row) == slot:
-                return other, other_row
-        return None
+        return next(self._sharers(version, row), None)
 
     def _elsewhere(self, version: Version, row: int) -> str | None:
         """The path of the same content in another version, if it is there."""
+        paths = (other.path(other_row) for other, other_row in self._sharers(version, row))
+        return next((path for path in paths if os.path.exists(path)), None)
+
+    def _sharers(self, version: Version, row: int) -> Iterator[tuple[Version, int]]:
         slot = version.slots.first_slot(row)
         for other in self._versions.all():
             if other is version:
                 continue
             other_row = other.row_at(slot)
             if other_row is not None and other.slots.first_slot(other_row) == slot:
-                path = other.path(other_row)
-                if os.path.exists(path):
-                    return path
-        return None
+                yield other, other_row
 
     def _make_parent(self, path: str) -> None:
         self._disk.make_directory("STORE:MKDIR", path.rpartition("/")[0])
