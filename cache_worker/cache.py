@@ -176,7 +176,9 @@ class Cache:
         self, version: Version, row: int, chunk: int, *, demand: bool
     ) -> bool | memoryview:
         slot = version.slots.first_slot(row) + chunk
-        if self.store.table.state(slot) == SUSPECT and await self.store.verify(version, row, chunk):
+        if self.store.table.state(slot) == SUSPECT:
+            await self.store.verify(version, row, chunk)
+        if self.store.table.state(slot) == PRESENT:  # verified, by us or in the background
             return True
         offset, length = chunk_span(version.index.size(row), chunk)
         if self.suspended:

@@ -177,6 +177,28 @@ def test_after_a_kill_every_chunk_is_verified_before_its_first_use(tmp_path, ori
     node.close()
 
 
+@pytest.mark.parametrize("turns", range(5))
+def test_a_chunk_verified_while_its_reader_was_on_the_way_is_not_fetched(tmp_path, origin, turns):
+    node = NodeCache(tmp_path, origin)
+    asyncio.run(_read_all(node, node.add_version(), origin))
+    node.close(clean=False)
+    node = NodeCache(tmp_path, origin)
+    version = node.versions.get()
+    row = version.index.resolve("small")
+    origin.fetched.clear()
+
+    async def run():
+        reader = asyncio.create_task(node.read(version, "small"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert await node.store.verify(version, row, 0)
+        assert await reader == origin.objects["small"]
+
+    asyncio.run(run())
+    assert origin.fetched == []
+    node.close()
+
+
 def test_a_clean_stop_needs_no_verifying(tmp_path, origin):
     node = NodeCache(tmp_path, origin)
     asyncio.run(_read_all(node, node.add_version(), origin))
