@@ -105,13 +105,16 @@ class Supervisor:
 
     def run(self) -> int:
         """Until a signal, or until a child ends for good; the exit code."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
         try:
             self._mount_all(read_targets(self._config))
             self._plan_children()
             return self._watch()
         finally:
             self._stop()
+            while signal.sigtimedwait(_WAITED, 0):
+                pass  # a second SIGTERM asks for what is done already
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _mount_all(self, targets: list[str]) -> None:
         if targets:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from cache_worker import supervisor
@@ -54,4 +56,6 @@ def test_a_broken_configuration_is_the_users_error(tmp_path, text):
 def test_wrong_use_exits_with_2(tmp_path, capfd):
     assert supervisor.main([]) == 2
     assert supervisor.main([str(tmp_path / "none.json")]) == 2
+    # What it blocked it unblocks: a mask left behind is inherited by every process started later.
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert capfd.readouterr().err.count("cacheop supervisor: ") == 2
