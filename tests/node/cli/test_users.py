@@ -38,8 +38,13 @@ def refused(path):
         return True
     return False
 
-read()  # imports what it needs: the interpreter itself may be out of a stranger's reach
+VERBS = (("status",), ("load",), ("evict", "--yes"), ("suspend",), ("down",))
+
+# Imports what is needed later: the interpreter itself may be out of a stranger's reach.
+read()
 code_of(["ls", "demo/train"])
+for verb, *more in VERBS:
+    code_of([verb, "not-there", *more])
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 private = os.environ["CACHEOP_RUN_DIR"] + "/default.demo"
 own, sums = read()
@@ -48,8 +53,7 @@ print(json.dumps({
     "sums": sums,
     "private": refused(private + "/token") and refused(private + "/secrets/s3/key"),
     "ls": code_of(["ls", "demo/train"]),
-    "codes": [code_of([verb, *more]) for verb, *more in (
-        ("status",), ("load",), ("evict", "--yes"), ("suspend",), ("down",))],
+    "codes": [code_of([verb, *more]) for verb, *more in VERBS],
 }))
 """
 
