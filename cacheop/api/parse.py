@@ -113,6 +113,10 @@ def called(raw: object) -> str:
     return f"a {type(raw).__name__} (put it in quotes)"
 
 
+def _is_required(node: object) -> bool:
+    return isinstance(node, Field) and node.default is MISSING
+
+
 def _read_level(
     tree: Mapping[str, Any], raw: JSON, path: Path, values: dict[str, Any], problems: list[Problem]
 ) -> bool:
@@ -124,7 +128,8 @@ def _read_level(
     misspelt = ""  # told once: not again as missing
     for name in raw:
         if name not in tree:
-            help_ = nearest(name, tree) if isinstance(name, str) else ""
+            missing = [n for n, node in tree.items() if n not in raw and _is_required(node)]
+            help_ = nearest(name, missing) or nearest(name, tree) if isinstance(name, str) else ""
             misspelt += help_
             problems.append(Problem((*path, str(name)), f"unknown field{help_}"))
     for name, node in tree.items():

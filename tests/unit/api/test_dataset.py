@@ -302,3 +302,10 @@ def test_the_parser_starts_quickly_and_brings_nothing_heavy() -> None:
         if float(out[0]) <= 0.06:
             return
     pytest.fail(f"{out[0]} s of CPU to import the model and parse one Dataset")
+
+
+def test_a_misspelt_field_is_first_taken_for_one_that_is_missing():
+    document = {"kind": "Dataset", "apiVersion": "cacheop.io/v1alpha1", "metadata": {"name": "a"}}
+    with pytest.raises(SpecError, match='did you mean "mounts"') as caught:  # not "mount"
+        parse_dataset({**document, "spec": {"mountz": [{"mountPoint": "s3://b/"}]}})
+    assert "is missing" not in str(caught.value)
