@@ -8,7 +8,6 @@ import random
 import shutil
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from examples.demo.server import S3Server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
 SMALL_BYTES = 110 * 1024
@@ -163,13 +162,3 @@ def in_turn(rounds: int, *measures: Any) -> list[list[float]]:
         for found, measure in zip(results, measures, strict=True):
             found.append(measure())
     return results
-
-
-def rate(amount: float, started: float) -> float:
-    """Amount per second since `started` (time.perf_counter)."""
-    return amount / (time.perf_counter() - started)
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of the values lie."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]

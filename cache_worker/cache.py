@@ -54,12 +54,9 @@ class OriginHealth:
     """The last thing the origin did."""
 
     error: CacheopError | None = None
-    since: float = 0.0
 
     def failed(self, error: CacheopError) -> None:
-        """Remember the first of a row of errors."""
-        if self.error is None:
-            self.since = time.time()
+        """It did not answer as it should."""
         self.error = error
 
     def worked(self) -> None:

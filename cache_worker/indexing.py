@@ -12,12 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cacheop.api import names
-from cacheop.api.errors import (
-    CacheopError,
-    SuspendedError,
-    UserError,
-    from_wire,
-)
+from cacheop.api.errors import CacheopError, SuspendedError, UserError, from_wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -48,8 +43,6 @@ class Indexing:
         self.running: Running | None = None
         self.error: CacheopError | None = None
         """Why the last refresh failed; None when it worked."""
-        self.result: dict[str, Any] = {}
-        """What the last refresh found (docs/protocol.md, `refresh`)."""
         self._refresh: asyncio.Task[dict[str, Any]] | None = None
         self._listeners: set[Callable[[Running], None]] = set()
         self._manifests = asyncio.Lock()  # one child at a time looks at manifest/
@@ -93,7 +86,6 @@ class Indexing:
             raise
         else:
             self.error = None
-            self.result = found
             return found
         finally:
             self.running = None

@@ -54,8 +54,3 @@ AFTER_FORGET = bytes(
 )
 HOLDS_BYTES = bytes(int(b & STATE_MASK in (PRESENT, SUSPECT)) for b in range(256))
 STATE_ONLY = bytes(b & STATE_MASK for b in range(256))
-
-
-def count(states: bytes, state: int) -> int:
-    """How many of the state bytes are in `state`."""
-    return states.translate(STATE_ONLY).count(state)

@@ -11,7 +11,7 @@ import errno
 import os
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import xxhash
 
@@ -22,12 +22,15 @@ from cacheop.api.chunk import chunk_count, chunk_span
 from cacheop.api.table import COMPLETE, PRESENT, STATE_MASK, SUSPECT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Executor
 
     from cache_worker.disk import Disk
     from cache_worker.eviction import Policy
     from cache_worker.space import Space
     from cache_worker.versions import Version, Versions
+
+T = TypeVar("T")
 
 INLINE_BYTES = 512 << 10
 """Up to this much is written and hashed on the loop: a thread switch costs more (about 60 us)."""
@@ -108,13 +111,8 @@ class Store:
         before = self.table.state_byte(slot)
         if before & STATE_MASK != PRESENT:
             return None
-        path = version.path(row)
         try:
-            if length <= INLINE_BYTES:
-                data = self._read_file(path, offset, length)
-            else:
-                loop = asyncio.get_running_loop()
-                data = await loop.run_in_executor(self._pool, self._read_file, path, offset, length)
+            data = await self._do(length, self._read_file, version.path(row), offset, length)
         except OSError as error:
             self._failed("read", error)
             return None
@@ -122,10 +120,16 @@ class Store:
             return None
         return data
 
-    def _read_file(self, path: str, offset: int, length: int) -> bytes:
-        fd = self._disk.open("STORE:READ", path, os.O_RDONLY)
+    async def _do(self, length: int, call: Callable[..., T], *arguments: Any) -> T:
+        """Disk work on `length` bytes: here, or in a thread where that is worth the switch."""
+        if length <= INLINE_BYTES:
+            return call(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call, *arguments)
+
+    def _read_file(self, path: str, offset: int, length: int, label: str = "STORE:READ") -> bytes:
+        fd = self._disk.open(label, path, os.O_RDONLY)
         try:
-            return self._disk.read_at("STORE:READ", fd, length, offset)
+            return self._disk.read_at(label, fd, length, offset)
         finally:
             os.close(fd)
 
@@ -139,15 +143,9 @@ class Store:
         offset, length = chunk_span(version.index.size(row), chunk)
         self.has_file(version, row)
         good = self.table.length(slot) == length
-        if good and length <= INLINE_BYTES:
-            good = self._checksum_on_disk(version.path(row), offset, length) == (
-                self.table.checksum(slot)
-            )
-        elif good:
-            loop = asyncio.get_running_loop()
-            found = await loop.run_in_executor(
-                self._pool, self._checksum_on_disk, version.path(row), offset, length
-            )
+        if good:
+            path = version.path(row)
+            found = await self._do(length, self._checksum_on_disk, path, offset, length)
             good = found == self.table.checksum(slot)
         if self.table.state_byte(slot) != before:
             return self.table.state(slot) == PRESENT
@@ -161,15 +159,9 @@ class Store:
 
     def _checksum_on_disk(self, path: str, offset: int, length: int) -> int | None:
         try:
-            fd = self._disk.open("STORE:VERIFY", path, os.O_RDONLY)
+            data = self._read_file(path, offset, length, "STORE:VERIFY")
         except OSError:
             return None  # counted by the caller as a chunk that failed its check
-        try:
-            data = self._disk.read_at("STORE:VERIFY", fd, length, offset)
-        except OSError:
-            return None
-        finally:
-            os.close(fd)
         return xxhash.xxh3_64_intdigest(data) if len(data) == length else None
 
     # -- filling ----------------------------------------------------------------------------------
@@ -201,13 +193,7 @@ class Store:
             fd, new = self.inodes.open_for_fill(version, row, size)
             if new:
                 self._holds_nothing(first, chunk_count(size))
-            if length <= INLINE_BYTES:
-                checksum, inode = self._write_and_hash(fd, data, offset)
-            else:
-                loop = asyncio.get_running_loop()
-                checksum, inode = await loop.run_in_executor(
-                    self._pool, self._write_and_hash, fd, data, offset
-                )
+            checksum, inode = await self._do(length, self._write_and_hash, fd, data, offset)
             whole = self.inodes.is_at(version.path(row), inode)
         except BaseException as error:
             self.abandon(version, row, chunk)

@@ -46,12 +46,12 @@ def versions_on_disk(root: Path) -> list[str]:
 
 def open_index(root: Path, version: str) -> Index:
     """The version's index, mapped for as long as it lives. Raises NotFoundError, StoreError."""
-    return Index(_map(root / index_path(version)))
+    return Index(map_file(root / index_path(version)))
 
 
 def open_slots(root: Path, version: str) -> Slots:
     """The version's slots, mapped for as long as they live. Raises NotFoundError, StoreError."""
-    return Slots(_map(root / slots_path(version)))
+    return Slots(map_file(root / slots_path(version)))
 
 
 def write_version(root: Path, manifest: Manifest) -> bool:
@@ -125,7 +125,8 @@ def _map_open(file: IO[bytes]) -> memoryview:
     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _map(path: Path) -> memoryview:
+def map_file(path: Path) -> memoryview:
+    """The file as a read-only mapping, which lives as long as a view of it."""
     try:
         with path.open("rb") as file:
             return _map_open(file)

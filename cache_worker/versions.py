@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import mmap
 import os
 import time
 from contextlib import contextmanager
@@ -13,30 +12,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cache_worker.repair import checked, manifest_checksum, versions_by_age
-from cache_worker.version_files import versions_on_disk
+from cache_worker.version_files import open_index, open_slots, versions_on_disk
 from cacheop.api import names
 from cacheop.api.chunk import chunk_count
 from cacheop.api.errors import NotFoundError, StoreError, UserError
-from cacheop.api.index import Index
-from cacheop.api.table import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from cache_worker.disk import Disk
+    from cacheop.api.index import Index
+    from cacheop.api.table import Slots
 
 log = logging.getLogger("cacheop.worker")
 
 IDLE_SECONDS = 30.0
 """A version stays this long after its last use, and after our start: a mount process that died
 comes back, and clients of a worker that died before us bind again."""
-
-
-def map_file(path: Path) -> memoryview:
-    """The file as a read-only mapping, which lives as long as a view of it."""
-    with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 @dataclass(slots=True)
@@ -85,15 +78,11 @@ class Version:
         """The version's slots as (first, count) runs; walks the files if they are scattered."""
         if self._runs is None:
             first, size, rows = self.slots.first_slot, self.index.size, self.slots.rows_by_slot()
-            runs: list[tuple[int, int]] = []
-            if rows:
-                start, last = first(rows[0]), rows[-1]
-                end = first(last) + chunk_count(size(last))
-                if end - start == self.index.chunks:
-                    runs = [(start, end - start)]
-                else:
-                    runs = _runs((first(row), chunk_count(size(row))) for row in rows)
-            self._runs = runs
+            start = first(rows[0]) if rows else 0
+            if self.slots_end() - start == self.index.chunks:
+                self._runs = [(start, self.index.chunks)]
+            else:
+                self._runs = _runs((first(row), chunk_count(size(row))) for row in rows)
         return self._runs
 
     def row_at(self, slot: int) -> int | None:
@@ -201,8 +190,8 @@ class Versions:
             return self._open[name]
         version = Version(
             name=name,
-            index=Index(map_file(self.root / names.index_path(name))),
-            slots=Slots(map_file(self.root / names.slots_path(name))),
+            index=open_index(self.root, name),
+            slots=open_slots(self.root, name),
             data=str(self.root / names.data_path(name)),
         )
         self._disk.make_directory("VERSIONS:MKDIR", version.data)

@@ -161,7 +161,6 @@ class Worker:
         spec = self.settings.dataset.spec
         if self.versions.current() is None and not self.cache.suspended:
             await self._refresh()
-        await self.indexing.drop_old()
         if spec.preload:
             self._spawn(self._preload([target.path for target in spec.preload]))
         interval = spec.refresh.interval_seconds
@@ -189,11 +188,11 @@ class Worker:
 
     async def _drop_old(self) -> None:
         while True:
-            await asyncio.sleep(DROP_SECONDS)
             try:
                 await self.indexing.drop_old()
             except (CacheopError, OSError) as error:
                 log.warning("an old version is not dropped yet: %s", error)
+            await asyncio.sleep(DROP_SECONDS)
 
     async def _watch_space(self) -> None:
         while True:

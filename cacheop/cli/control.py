@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from typing import TYPE_CHECKING, Any
 
 from cacheop.api import names, wire
 from cacheop.api.errors import ProtocolError, UserError, WorkerUnavailable, from_wire
+from cacheop.client.connection import reach
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 RECEIVE_BYTES = 1 << 16
-SOCKET_PATH_BYTES = 107  # sun_path of AF_UNIX without its NUL
 
 
 class Control:
@@ -33,9 +32,9 @@ class Control:
         self._ops = names.CONTROL_OPS
         try:
             try:
-                _connect(self._socket, root / names.WORKER_SOCKET)
+                reach(self._socket, root / names.WORKER_SOCKET)
             except PermissionError:  # another user's worker: what every user may ask
-                _connect(self._socket, root / names.CLIENT_SOCKET)
+                reach(self._socket, root / names.CLIENT_SOCKET)
                 self._ops = names.CLIENT_OPS
         except OSError as error:
             self._socket.close()
@@ -112,15 +111,3 @@ def ask_once(root: Path, op: str, **meta: Any) -> dict[str, Any]:
     """Connect, ask one thing, hang up."""
     with Control(root) as control:
         return control.ask(op, **meta)
-
-
-def _connect(connection: socket.socket, path: Path) -> None:
-    """Connect; a path too long for sockaddr_un goes through the open directory."""
-    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
-        connection.connect(str(path))
-        return
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        connection.connect(f"/proc/self/fd/{directory}/{path.name}")
-    finally:
-        os.close(directory)

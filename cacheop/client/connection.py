@@ -106,18 +106,24 @@ def connect_unix(path: Path) -> Connection:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(CONNECT_SECONDS)
     try:
-        if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
-            sock.connect(os.fspath(path))
-        else:  # the kernel takes short names only; by the directory's fd any depth is short
-            directory = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)
-            try:
-                sock.connect(f"/proc/self/fd/{directory}/{path.name}")
-            finally:
-                os.close(directory)
+        reach(sock, path)
     except BaseException:
         sock.close()
         raise
     return Connection(sock)
+
+
+def reach(sock: socket.socket, path: Path) -> None:
+    """Connect to a unix socket, however deep its path. Raises OSError."""
+    if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
+        sock.connect(os.fspath(path))
+        return
+    # The kernel takes short names only; by the directory's fd any depth is short.
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock.connect(f"/proc/self/fd/{directory}/{path.name}")
+    finally:
+        os.close(directory)
 
 
 def connect_tcp(endpoint: str, token: str) -> Connection:

@@ -8,7 +8,8 @@ from cache_worker.disk import Disk
 from cache_worker.eviction import POLICIES
 from cache_worker.space import Space
 from cache_worker.store import Store
-from cache_worker.versions import Versions, map_file
+from cache_worker.version_files import map_file
+from cache_worker.versions import Versions
 from cacheop.api import names
 from cacheop.api.chunk import chunk_span, chunks_of_span
 from cacheop.api.table import PRESENT, STATE_MASK, ChunkTable
