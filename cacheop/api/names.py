@@ -16,6 +16,8 @@ ENV_SECRET_PREFIX = "CACHEOP_SECRET_"  # noqa: S105 - + NAME_KEY, upper case: a 
 # Below a Dataset's cache directory <cache>/<namespace>/<dataset>/<uid>/, the "root".
 WORKER_SOCKET = "worker.sock"  # every operation; worker's own user only (0600)
 CLIENT_SOCKET = "client/client.sock"  # CLIENT_OPS only; any user (0666)
+HOLDER_SOCKET = "holder.sock"  # the holder listens: supervisor, mount processes, commands (0600)
+MOUNTS_DIR = "mounts"  # one JSON record a mount, written by the holder
 CHUNK_TABLE = "chunks"
 MANIFEST_DIR = "manifest"  # <version>.arrow, <version>.index, <version>.slots
 DATA_DIR = "data"  # data/<version>/<path>
