@@ -31,7 +31,9 @@ class RunningNode(RunningWorker):
     """
 
     def __init__(self, directory: Path, origin: str, mounts: list[dict[str, str]], **more: Any):
-        super().__init__(directory, [{"mountPoint": origin}], verb="run", mounts=mounts, **more)
+        super().__init__(directory, [{"mountPoint": origin}], verb="run", **more)
+        config = json.loads(self.config.read_text())
+        self.config.write_text(json.dumps({**config, "mounts": mounts}))
         self.targets = [Path(mount["target"]) for mount in mounts]
 
     def start(self, *, ready: bool = True, seconds: float = 30) -> float:
@@ -188,7 +190,6 @@ def wait_for(condition: Callable[[], object], seconds: float = 15.0) -> None:
 
 def drop_kernel_caches(what: int = 3) -> None:
     """1: pages, 2: names and inodes, 3: both, of the whole machine."""
-    os.sync()
     Path("/proc/sys/vm/drop_caches").write_text(str(what))
 
 

@@ -26,6 +26,7 @@ SLOW_SECONDS = 0.02
 PAUSE_SECONDS = 0.002  # leaves the processors to those who are started again
 SMALL_BYTES = 256 << 10
 SPAN_BLOCKS = 24
+XATTRS = ["user.cacheop.cached", "user.cacheop.version"]  # files from a disk have no etag
 WRITES = (os.O_WRONLY, os.O_RDWR, os.O_RDONLY | os.O_TRUNC, os.O_WRONLY | os.O_CREAT)
 
 
@@ -101,7 +102,7 @@ class Reader:
         where, size = f"{self.top}/{path}", self.catalog[path][0]
         if os.getxattr(where, "user.cacheop.version").decode() != self.version:
             raise Wrong(f"{path} is of another version")
-        if len(os.listxattr(where)) != 3:
+        if sorted(os.listxattr(where)) != XATTRS:
             raise Wrong(f"{path} has other attributes: {os.listxattr(where)}")
         usage = os.statvfs(self.top)
         total = sum(size for size, _ in self.catalog.values())

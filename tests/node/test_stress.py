@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -13,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cache_worker.mounts import attach
 from cacheop.api.errors import CacheopError
 from tests.fakes.reader import sums
-from tests.fakes.running_worker import RunningWorker
+from tests.fakes.running_node import RunningNode
 
 pytestmark = pytest.mark.node
 
@@ -68,10 +66,10 @@ class Trouble:
         self.running.call("evict", 5, paths=paths)
 
     def kill_worker(self):
-        self._kill("work")
+        self.running.kill("worker")
 
     def kill_mount(self):
-        self._kill("mount")
+        self.running.kill("mount")
 
     def refresh(self):
         """A few files change at the origin, then it is listed again."""
@@ -79,13 +77,6 @@ class Trouble:
             if path.startswith("small/"):
                 place(self.origin / path, self.rng.randbytes(len(self.files[path]) + 1))
         self.running.call("refresh", 20)
-
-    def _kill(self, verb):
-        supervisor = self.running.process.pid
-        children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-        for pid in children:
-            if verb.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
-                os.kill(int(pid), signal.SIGKILL)
 
 
 def start_reader(plan):
@@ -98,7 +89,8 @@ def start_reader(plan):
 
 @pytest.mark.timeout(240)
 @pytest.mark.slow
-def test_no_wrong_byte_whatever_dies(tmp_path, request):
+@pytest.mark.parametrize("mode", ["ZeroOpen", "Passthrough"])
+def test_no_wrong_byte_whatever_dies(tmp_path, mode):
     if os.geteuid() != 0 or not Path("/dev/fuse").exists():
         pytest.skip("needs root and /dev/fuse")
     seed = int(os.environ.get("CACHEOP_STRESS_SEED", str(random.SystemRandom().randrange(1 << 32))))
@@ -109,11 +101,11 @@ def test_no_wrong_byte_whatever_dies(tmp_path, request):
     catalog.write_text(json.dumps({p: [len(d), sums(d)] for p, d in files.items()}))
     quota_bytes = sum(map(len, files.values())) // 3
     target = tmp_path / "mnt"
-    running = RunningWorker(
+    target.mkdir()
+    running = RunningNode(
         tmp_path / "w",
-        [{"mountPoint": f"file://{tmp_path}/origin"}],
-        verb="supervise",
-        target=target,
+        f"file://{tmp_path}/origin",
+        [{"target": str(target), "mode": mode, "version": ""}],
         spec={"cache": {"tiers": [{"medium": "Disk", "quota": str(quota_bytes)}]}},
     )
     readers = []
@@ -140,9 +132,7 @@ def test_no_wrong_byte_whatever_dies(tmp_path, request):
         for reader in readers:
             reader.kill()
             reader.wait()
-        running.stop()
-        while attach.mounted_at(str(target), attach.read_mountinfo()):
-            attach.detach(str(target))
+        running.close()
     log = running.log.read_text()
     print(
         {

@@ -143,7 +143,7 @@ def every_answer(top: Path) -> dict[str, Any]:
             ["find", ".", "-size", "+0"], cwd=top, capture_output=True, check=True
         ).stdout,
         "statfs": (usage.f_blocks, usage.f_files, usage.f_namemax, usage.f_flag),
-        "getxattr": os.getxattr(path, "user.cacheop.etag"),
+        "getxattr": os.getxattr(path, "user.cacheop.version"),
         "getxattr of nothing": errno_of(os.getxattr, path, "user.nothing"),
         "listxattr": sorted(os.listxattr(path)),
         "access": [os.access(path, how) for how in (os.F_OK, os.R_OK, os.W_OK)],
