@@ -188,6 +188,12 @@ while True:
 """
 
 
+def open_fds(node: RunningNode) -> dict[int, int]:
+    """How many files those have open that live longer than a mount."""
+    pids = node.pids()
+    return {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in pids["holder"] + pids["supervisor"]}
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_busy_mount_can_be_unmounted_at_once(make_node, tmp_path: Path, mode: str):
     place(tmp_path / "origin", "only")
@@ -196,6 +202,7 @@ def test_a_busy_mount_can_be_unmounted_at_once(make_node, tmp_path: Path, mode: 
     node.call("load")
     target = tmp_path / "busy"
     target.mkdir()
+    held = open_fds(node)
     node.targets.append(target)
     node.ask_holder({"op": "publish", "target": str(target), "mode": mode, "version": ""}, 30)
     wait_for(lambda: is_served(node.mount_at(target)))
@@ -217,6 +224,7 @@ def test_a_busy_mount_can_be_unmounted_at_once(make_node, tmp_path: Path, mode: 
         reader.kill()
         reader.wait()
     assert [mount["target"] for mount in node.report()] == [str(tmp_path / "m0")]
+    wait_for(lambda: open_fds(node) == held)
     assert sha256(node.targets[0] / "d0/00")
 
 
