@@ -7,6 +7,8 @@ import sys
 
 # verb -> module with main(arguments) -> exit code
 VERBS = {
+    "run": "cache_worker.launcher",
+    "hold": "cache_worker.holder.server",
     "supervise": "cache_worker.supervisor",
     "work": "cache_worker.worker",
     "mount": "cache_worker.mounts.server",

@@ -19,6 +19,10 @@ class MountTarget:
     """A directory at which the Dataset is mounted."""
 
     target: Path
+    mode: str = ""
+    """Empty = the Dataset's own `spec.mount.mode`."""
+    version: str = ""
+    """Empty = the Dataset's, else the current one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Settings:
     """host:port of the framed protocol over TCP; empty = unix sockets only."""
     token_file: Path | None = None
     mounts: tuple[MountTarget, ...] = field(default=())
+    mount_processes: int = 0
+    """How many processes serve a mount; 0 = as many as its mode and this machine ask for."""
 
 
 def load(path: str | Path) -> Settings:
@@ -59,7 +65,11 @@ def load(path: str | Path) -> Settings:
             http=raw.get("http", "127.0.0.1:0"),
             tcp=raw.get("tcp", ""),
             token_file=Path(raw["token_file"]) if raw.get("token_file") else None,
-            mounts=tuple(MountTarget(Path(m["target"])) for m in raw.get("mounts", [])),
+            mounts=tuple(
+                MountTarget(Path(m["target"]), m.get("mode", ""), m.get("version", ""))
+                for m in raw.get("mounts", [])
+            ),
+            mount_processes=int(raw.get("mount_processes") or 0),
         )
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, UserError):

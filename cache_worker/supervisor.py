@@ -1,78 +1,51 @@
 """The supervisor: `python -m cache_worker supervise CONFIG`.
 
-Makes the mounts, keeps their FUSE fds, starts the worker and one mount process per mount, and
-starts them again at once when they die. It is the process that must not die, so it does little, in
-one thread, and stays small: no asyncio, dataclasses, pathlib, subprocess, and of CONFIG only the
-few keys it needs (<= 12 MiB PSS). If it is killed nevertheless, its children die with it, the last
-fds of the mounts close, and readers get ENOTCONN instead of waiting for ever.
+Starts the worker and the mount processes of each mount, and starts them again at once when they
+die. Mounts are made and removed by the holder, which passes their fds here; both keep them, so that
+either may die: the other gives them back. It does little, in one thread, and stays small: no
+asyncio, dataclasses, pathlib, subprocess, and of CONFIG only the few keys it needs (<= 12 MiB PSS).
+If it is killed, its children die with it; readers wait until the next one has started new ones.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
 import sys
 import time
 
-from cache_worker.mounts import attach
-from cacheop.api.errors import CacheopError, UserError
+from cache_worker import brief
+from cache_worker.children import EXIT_BAD_INPUT, Child, Children, Signals, how, say
+from cache_worker.holder import messages
+from cacheop.api.errors import CacheopError, ProtocolError
 
-STOP_SECONDS = 10.0
-QUICK_SECONDS = 1.0  # a child that lived shorter died "at once"
-BACKOFF_FIRST_SECONDS, BACKOFF_MAX_SECONDS = 0.1, 5.0
-EXIT_BAD_INPUT = 2
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+    from cache_worker.brief import Brief
+
+STOP_SECONDS = 8.0
+RECONNECT_SECONDS = 0.05
+SEND_SECONDS = 1.0
+MOUNT_PROCESSES_MAX, CPUS_PER_PROCESS = 4, 4
 JEMALLOC_CONF = "dirty_decay_ms:2000,muzzy_decay_ms:0,narenas:2,background_thread:true"
-_PR_SET_PDEATHSIG = 1
-_WAITED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
+FUSE_FDS, NATIVE_FDS = 3, 1
+NATIVE, PASSTHROUGH = "Native", "Passthrough"
 
 
-class Child:
-    """One process to keep alive. The supervisor's only thread owns it."""
+def process_count(mode: str, wished: int, cpus: int) -> int:
+    """How many mount processes serve a mount; pure.
 
-    def __init__(
-        self, name: str, arguments: list[str], environment: dict[str, str], *, fd: int, death: int
-    ) -> None:
-        self.name = name
-        self.arguments = arguments
-        self.environment = environment
-        self.fd = fd
-        """The FUSE fd it inherits, or -1."""
-        self.death = death
-        """The signal it gets when the supervisor dies."""
-        self.pid = 0
-        self.started = 0.0
-        self.quick_deaths = 0
-        self.due = 0.0
-        """time.monotonic() when it is to be started; meaningful while pid is 0."""
-
-
-def restart_delay_seconds(quick_deaths: int) -> float:
-    """How long to wait before the next start after so many quick deaths in a row."""
-    if quick_deaths < 2:
-        return 0.0
-    return min(BACKOFF_FIRST_SECONDS * 2.0 ** min(quick_deaths - 2, 16), BACKOFF_MAX_SECONDS)
-
-
-def died(child: Child, now: float) -> None:
-    """Note the death of `child` and when it is due again."""
-    quick = now - child.started < QUICK_SECONDS
-    child.quick_deaths = child.quick_deaths + 1 if quick else 0
-    child.pid = 0
-    child.due = now + restart_delay_seconds(child.quick_deaths)
-
-
-def read_targets(config: str) -> list[str]:
-    """Where CONFIG wants mounts. Raises UserError."""
-    try:
-        with open(config, encoding="utf-8") as file:
-            return [str(mount["target"]) for mount in json.load(file).get("mounts", [])]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"cannot read the worker's configuration {config}: {error!r}",
-            hint="It is written by `cacheop up`",
-        ) from error
+    Native needs none. Passthrough asks Python for OPEN alone, where a second process brings little.
+    """
+    if mode == NATIVE:
+        return 0
+    if wished or mode == PASSTHROUGH:
+        return max(1, wished)
+    return max(1, min(MOUNT_PROCESSES_MAX, cpus // CPUS_PER_PROCESS))
 
 
 def find_jemalloc() -> str:
@@ -92,159 +65,185 @@ def worker_environment(base: dict[str, str], jemalloc: str) -> dict[str, str]:
     return {**base, "LD_PRELOAD": jemalloc, "MALLOC_CONF": JEMALLOC_CONF}
 
 
+class Held:
+    """One mount: what it is, its fds, and who serves it."""
+
+    def __init__(self, mount: dict[str, Any], fds: list[int]) -> None:
+        self.mount = mount
+        self.fds = fds
+        self.processes: list[Child] = []
+
+
 class Supervisor:
-    """Mounts and children of one CONFIG."""
+    """Worker and mount processes of one CONFIG."""
 
     def __init__(self, config: str, command: list[str]) -> None:
         self._config = config
         self._command = command
-        """What runs a verb: `*command, "work", CONFIG`."""
-        self._mounted: list[tuple[str, int]] = []
-        self._children: list[Child] = []
-        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._brief: Brief = brief.read(config)
+        self._signals = Signals()
+        self._children = Children(command, self._signals, report)
+        self._mounts: dict[str, Held] = {}
+        self._line: socket.socket | None = None
+        self._connect_due = 0.0
 
     def run(self) -> int:
-        """Until a signal, or until a child ends for good; the exit code."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
+        """Until a signal, or until a child ends for good; the exit code. Called once."""
+        # SIGTERM, not SIGKILL, when we die: it still closes its store cleanly.
+        worker = Child(
+            "worker",
+            ["work", self._config],
+            death=signal.SIGTERM,
+            environment=worker_environment(dict(os.environ), find_jemalloc()),
+        )
         try:
-            self._mount_all(read_targets(self._config))
-            self._plan_children()
+            self._children.add(worker)
             return self._watch()
         finally:
-            self._stop()
-            while signal.sigtimedwait(_WAITED, 0):
-                pass  # a second SIGTERM asks for what is done already
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def _mount_all(self, targets: list[str]) -> None:
-        if targets:
-            attach.check_possible()
-        for number, target in enumerate(targets):
-            where = attach.prepare(target)
-            _remove(f"{self._config.removesuffix('.json')}.mount-{number}")
-            self._mounted.append((where, attach.attach(where)))
-            if not attach.widen_readahead(where):
-                report(f"cannot raise the readahead of {where}: big files read slower")
-            self._children.append(
-                Child(
-                    f"mount process of {target}",
-                    ["mount", self._config, "--target", target, "--fd", str(self._mounted[-1][1])],
-                    {**os.environ, "MALLOC_ARENA_MAX": "1"},
-                    fd=self._mounted[-1][1],
-                    death=signal.SIGKILL,
-                )
-            )
-
-    def _plan_children(self) -> None:
-        environment = worker_environment(dict(os.environ), find_jemalloc())
-        # SIGTERM, not SIGKILL, when we die: it still closes its store cleanly.
-        worker = Child("worker", ["work", self._config], environment, fd=-1, death=signal.SIGTERM)
-        self._children.insert(0, worker)
+            self._children.stop(seconds=STOP_SECONDS)
+            for held in self._mounts.values():
+                messages.close_all(held.fds)
+            self._hang_up()
+            self._signals.close()
 
     def _watch(self) -> int:
         while True:
-            now = time.monotonic()
-            for child in self._children:
-                if not child.pid and child.due <= now:
-                    self._start(child)
-            due = [child.due for child in self._children if not child.pid]
-            timeout_seconds = max(0.0, min(due, default=now + 3600.0) - now)
-            info = signal.sigtimedwait(_WAITED, timeout_seconds)
-            if info is not None and info.si_signo != signal.SIGCHLD:
+            wait_seconds = self._children.start_due()
+            if self._brief.targets and self._line is None:
+                wait_seconds = min(wait_seconds, self._connect())
+            line = self._line
+            ready = self._signals.wait(wait_seconds, *([line.fileno()] if line else []))
+            if self._signals.ending():
                 return 0
-            code = self._reap()
+            code = self._look_who_died()
             if code is not None:
                 return code
+            if line is not None and line.fileno() in ready:
+                self._hear(line)
 
-    def _reap(self) -> int | None:
-        """Note who died; the exit code if that ends everything."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return None
-            if pid == 0:
-                return None
-            code = os.waitstatus_to_exitcode(status)
-            for child in [child for child in self._children if child.pid == pid]:
-                died(child, time.monotonic())
-                if code == EXIT_BAD_INPUT or (code == 0 and child.name == "worker"):
-                    return code
-                if code == 0:
-                    report(f"{child.name} ended: it was unmounted")
-                    self._children.remove(child)
-                    continue
-                how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-                report(f"{child.name} (pid {pid}) {how}, starting it again")
+    def _look_who_died(self) -> int | None:
+        """The exit code if that ends everything."""
+        for child, code in self._children.reap():
+            if code == EXIT_BAD_INPUT and child.name == "worker":
+                return code
+            if code == 0 and child.name == "worker":
+                return code
+            held = next((h for h in self._mounts.values() if child in h.processes), None)
+            if code == 0 and held is not None:
+                report(f"{child.name} ended: {held.mount['target']} was unmounted")
+                self._forget(held.mount["id"])
+            else:
+                report(f"{child.name} (pid {child.pid_before}) {how(code)}, starting it again")
+        return None
 
-    def _start(self, child: Child) -> None:
-        supervisor = os.getpid()
-        child.started = time.monotonic()
-        child.pid = os.fork()
-        if child.pid:
-            return
+    # --- the holder -------------------------------------------------------------------------
+
+    def _connect(self) -> float:
+        """Tell the holder what we hold; seconds until the next attempt if nobody is there."""
+        now = time.monotonic()
+        if now < self._connect_due:
+            return self._connect_due - now
+        self._connect_due = now + RECONNECT_SECONDS
         try:
-            self._libc.prctl(_PR_SET_PDEATHSIG, int(child.death), 0, 0, 0)
-            if os.getppid() != supervisor:
-                os._exit(1)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WAITED)
-            if child.fd >= 0:
-                os.set_inheritable(child.fd, True)
-            command = [*self._command, *child.arguments]
-            os.execve(command[0], command, child.environment)  # noqa: S606 - no shell is meant
-        except BaseException as error:  # noqa: BLE001 - a forked child must never return
-            report(f"cannot start the {child.name}: {error}")
-        os._exit(1)
+            self._line = messages.connect(self._brief.root)
+            self._line.settimeout(SEND_SECONDS)
+            messages.send(self._line, {"op": "hold"})
+            for held in self._mounts.values():
+                messages.send(self._line, {"op": "held", "mount": held.mount}, held.fds)
+            messages.send(self._line, {"op": "held_all"})
+        except OSError:
+            self._hang_up()
+        return RECONNECT_SECONDS
 
-    def _stop(self) -> None:
-        """Unmount, so that nobody new comes; end the children; let go of the fds."""
-        for where, _ in self._mounted:
-            try:
-                if attach.mounted_at(where, attach.read_mountinfo()) is not None:
-                    attach.detach(where)
-            except CacheopError as error:
-                report(str(error))
-        self._signal_all(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_SECONDS
-        while self._running() and time.monotonic() < deadline:
-            signal.sigtimedwait({signal.SIGCHLD}, max(0.0, deadline - time.monotonic()))
-        for child in self._running():
-            report(f"the {child.name} did not end within {STOP_SECONDS:.0f} s: killed")
-        self._signal_all(signal.SIGKILL)
-        while self._running():
-            signal.sigtimedwait({signal.SIGCHLD}, QUICK_SECONDS)
-        for _, fd in self._mounted:
-            os.close(fd)
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
-    def _signal_all(self, number: int) -> None:
-        for child in self._children:
-            if child.pid:
-                os.kill(child.pid, number)
+    def _hear(self, line: socket.socket) -> None:
+        """Take one message. The holder's death changes nothing but that it is looked for again."""
+        try:
+            received = messages.receive(line)
+            if received is None:
+                self._hang_up()
+            else:
+                self._obey(line, *received)
+        except (OSError, KeyError, TypeError) as error:
+            if not isinstance(error, OSError) or isinstance(error, ProtocolError):
+                report(f"the holder said something that cannot be understood: {error!r}")
+            self._hang_up()
 
-    def _running(self) -> list[Child]:
-        """Who still runs, the dead reaped."""
-        for child in self._children:
-            if child.pid and os.waitpid(child.pid, os.WNOHANG)[0]:
-                child.pid = 0
-        return [child for child in self._children if child.pid]
+    def _obey(self, line: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        op = message.get("op")
+        if op != "mount":
+            messages.close_all(fds)
+        if op == "mount":
+            mount = message["mount"]
+            self._take(mount, fds)
+            messages.send(line, {"op": "held", "id": mount["id"]})
+        elif op == "gone":
+            self._forget(message["id"])
+        elif op == "changed":
+            self._change(message["mount"])
+        elif op == "error" or "error" in message:
+            report(f"the holder refuses: {message.get('message') or message}")
 
+    def _take(self, mount: dict[str, Any], fds: list[int]) -> None:
+        """Serve a mount from now on."""
+        wanted = NATIVE_FDS if mount["mode"] == NATIVE else FUSE_FDS
+        if len(fds) != wanted:
+            messages.close_all(fds)
+            raise ProtocolError(f"{mount['target']}: {len(fds)} fds came, not {wanted}")
+        self._forget(mount["id"])  # one of that name before it is over
+        held = Held(mount, fds)
+        self._mounts[mount["id"]] = held
+        cpus = len(os.sched_getaffinity(0))
+        for lane in range(process_count(mount["mode"], self._brief.mount_processes, cpus)):
+            child = Child(
+                f"mount process {lane} of {mount['target']}",
+                self._arguments(held, lane),
+                death=signal.SIGKILL,
+                environment={**os.environ, "MALLOC_ARENA_MAX": "1"},
+                fds=tuple(fds),
+            )
+            held.processes.append(child)
+            self._children.add(child)
+        self._children.start_due()
 
-def _remove(path: str) -> None:
-    """The record of an earlier mount must not speak for the new one."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
+    def _arguments(self, held: Held, lane: int) -> list[str]:
+        mount = json.dumps(held.mount, separators=(",", ":"))
+        fuse, ring, ids = map(str, held.fds)
+        return [
+            *("mount", self._config, "--mount", mount, "--lane", str(lane)),
+            *("--fuse", fuse, "--ring", ring, "--ids", ids),
+        ]
+
+    def _change(self, mount: dict[str, Any]) -> None:
+        """Remember it; a mount process learns it when it is started again."""
+        held = self._mounts.get(mount["id"])
+        if held is None:
+            return
+        held.mount = mount
+        for lane, child in enumerate(held.processes):
+            child.arguments = self._arguments(held, lane)
+
+    def _forget(self, mount_id: str) -> None:
+        """End who serves it and let go of its fds. They keep nothing that must be put in order."""
+        held = self._mounts.pop(mount_id, None)
+        if held is None:
+            return
+        for child in held.processes:
+            self._children.drop(child)
+        messages.close_all(held.fds)
 
 
 def report(line: str) -> None:
-    """One line for the log, on stderr."""
-    sys.stderr.write(f"cacheop supervisor: {line}\n")
-    sys.stderr.flush()
+    """One line for the log."""
+    say("supervisor", line)
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 0 after a signal or `shutdown`, 2 for bad input, 1 when a mount failed."""
+    """Exit code 0 after a signal or `shutdown`, 2 for bad input."""
     if len(arguments) != 1:
         report("usage: python -m cache_worker supervise CONFIG")
         return EXIT_BAD_INPUT

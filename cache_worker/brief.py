@@ -1,0 +1,33 @@
+"""Of CONFIG, the few keys that launcher and supervisor need. Parsing a Dataset is not tiny."""
+
+from __future__ import annotations
+
+import json
+
+from cacheop.api.errors import UserError
+
+
+class Brief:
+    """What CONFIG says about processes."""
+
+    def __init__(self, root: str, targets: list[str], mount_processes: int) -> None:
+        self.root = root
+        """The Dataset's cache directory."""
+        self.targets = targets
+        """Where it is to be mounted."""
+        self.mount_processes = mount_processes
+        """For each mount; 0 = as many as the mode and this machine ask for."""
+
+
+def read(config: str) -> Brief:
+    """Raises UserError."""
+    try:
+        with open(config, encoding="utf-8") as file:
+            raw = json.load(file)
+        targets = [str(mount["target"]) for mount in raw.get("mounts", [])]
+        return Brief(str(raw["root"]), targets, int(raw.get("mount_processes") or 0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"cannot read the worker's configuration {config}: {error!r}",
+            hint="It is written by `cacheop up`",
+        ) from error
