@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from cache_worker.mounts import kernel
 from cache_worker.mounts.kernel import Attributes
+from cache_worker.mounts.listing import entries
 from cacheop.api.index import ROOT
 
 if TYPE_CHECKING:
     from cacheop.api.index import Index
 
 ROOT_NODE = 1
+_DOTS = 2  # "." and ".." come before the children
 
 
 def row_of(node: int) -> int:
@@ -50,19 +52,18 @@ class Tree:
         """
         children = self._index.children(row)
         parts: list[bytes] = []
-        used_bytes = 0
-        for number in range(offset, len(children) + 2):
-            if number < 2:
-                at = row if number == 0 or row == ROOT else self._index.parent(row)
-                name = b"." if number == 0 else b".."
-            else:
-                at = children[number - 2]
-                name = self._index.name(at)
+        left_bytes = limit_bytes
+        for number in range(offset, _DOTS):
+            at = row if number == 0 or row == ROOT else self._index.parent(row)
+            name = b"." if number == 0 else b".."
             part = kernel.directory_entry(self.attributes(at), name, number + 1, plus=plus)
-            used_bytes += len(part)
-            if used_bytes > limit_bytes:
-                break
+            left_bytes -= len(part)
+            if left_bytes < 0:
+                return b"".join(parts)
             parts.append(part)
+        number = max(offset, _DOTS)
+        rows = children[number - _DOTS :]
+        parts.append(entries(self._index, rows, number + 1, left_bytes, plus=plus))
         return b"".join(parts)
 
     def statfs(self) -> bytes:
