@@ -15,6 +15,8 @@ import mmap
 import os
 from typing import TYPE_CHECKING
 
+from cache_worker.mounts.pages import StorePages
+from cache_worker.mounts.paths import Paths
 from cacheop.api import names
 from cacheop.api.chunk import chunks_of_span
 from cacheop.api.errors import StoreError
@@ -65,11 +67,13 @@ class StoredVersion:
         self.index = Index(memoryview(self._maps[0]))
         self._slots = Slots(memoryview(self._maps[1]))
         self._table = ChunkTable(memoryview(_map(root / names.CHUNK_TABLE)))
-        self._data = os.fsencode(root / names.data_path(version)) + b"/"
+        base = os.fsencode(root / names.data_path(version)) + b"/"
+        self._path = Paths(self.index, base).path
         self._report = report
         self._reported = ""
         # Complete files, least recently used first. Single dict operations only, so threads agree.
         self._files: dict[int, OpenFile] = {}
+        self._pages = StorePages(self._path)
         self._now = os.RWF_NOWAIT
 
     def read(self, row: int, offset: int, view: memoryview, *, wait: bool) -> int:
@@ -92,6 +96,18 @@ class StoredVersion:
                 self._note(f"cannot read {self.index.path(row)} in the cache: {error.strerror}")
             return MISS
 
+    def served(self, row: int, offset: int, length: int) -> None:
+        """A mount that keeps its pages answered what `read` gave: the store's are not needed now.
+
+        To be called after the answer. A file read at once is closed, too.
+        """
+        whole = offset == 0 and length >= self.index.size(row)
+        held = self._files.pop(row, None) if whole else None
+        try:
+            self._pages.served(row, held.fd if held is not None else -1, whole=whole)
+        except OSError as error:
+            self._note(f"cannot drop pages of {self.index.path(row)}: {error.strerror}")
+
     def is_complete(self, row: int) -> bool:
         """Whether the whole file is on this node."""
         return self._table.is_complete(self._slots.first_slot(row))
@@ -108,6 +124,7 @@ class StoredVersion:
         for row in tuple(self._files):
             if not self.is_complete(row):
                 self._files.pop(row, None)
+        self._pages.tick()
 
     def cached_percent(self, row: int) -> int:
         """How much of the file's chunks is on this node, 0 to 100, rounded down."""
@@ -147,8 +164,7 @@ class StoredVersion:
             self._report(fault)
 
     def _open(self, row: int) -> OpenFile:
-        path = self._data + os.fsencode(self.index.path(row))
-        return OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
+        return OpenFile(os.open(self._path(row), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW))
 
     def _pread(self, file: OpenFile, offset: int, view: memoryview, *, wait: bool) -> int:
         want = len(view)
