@@ -1,16 +1,17 @@
-"""The plain FUSE mode: one thread answers the kernel from the shared store.
+"""Answers the kernel from the shared store: what all FUSE modes have in common.
 
-Threads: `serve` runs on the process's main thread and is the only reader of the FUSE fd. Reads that
+Threads: `serve` runs on the process's main thread and is the only one that receives. Reads that
 must wait for the disk go to a few threads of our own, reads that miss to the worker's line; each
 answers with a single write, which the kernel takes from any thread. More Python threads on one fd
-are slower than one (they share one interpreter lock); more processes are the way to scale.
+are slower than one (they share one interpreter lock); more processes, each with its lane, are the
+way to scale.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import select
+import struct
 import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -18,89 +19,35 @@ from typing import TYPE_CHECKING
 from cache_worker.mounts import kernel, readahead
 from cache_worker.mounts.line import Read
 from cache_worker.mounts.stored import COLD, MISS
-from cache_worker.mounts.tree import row_of
+from cache_worker.mounts.tree import ROOT_NODE
 from cacheop.api.chunk import CHUNK_BYTES
 from cacheop.api.index import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from cache_worker.mounts.kernel import Init
+    from cache_worker.mounts.channel import Channel
     from cache_worker.mounts.line import Line
+    from cache_worker.mounts.opens import Opens
+    from cache_worker.mounts.ring import Lane, Request
     from cache_worker.mounts.stored import StoredVersion
     from cache_worker.mounts.tree import Tree
 
 TRIES_MAX = 16  # a worker that never sends the bytes in its answer is asked this often
 DISK_THREADS = 8
 STREAMS_MAX = 256
-_GONE = frozenset({errno.ENODEV, errno.ECONNABORTED})
-_AGAIN = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
 XATTR_CACHED = b"user.cacheop.cached"  # percent of the file on this node
 XATTR_ETAG = b"user.cacheop.etag"
 XATTR_VERSION = b"user.cacheop.version"
 
-_HEADER_BYTES = kernel.IN_HEADER.size
-_KEEP = kernel.OPEN_OUT.pack(0, kernel.FOPEN_KEEP_CACHE, 0)
 _KEEP_DIRECTORY = kernel.OPEN_OUT.pack(0, kernel.FOPEN_KEEP_CACHE | kernel.FOPEN_CACHE_DIR, 0)
-
-
-class Channel:
-    """The FUSE fd: takes requests in, puts answers out."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self._buffer = bytearray(kernel.REQUEST_MAX_BYTES)
-        self._view = memoryview(self._buffer)
-
-    def receive(self) -> tuple[int, int, int, memoryview] | None:
-        """The next (op, unique, node, body), valid until the next call; None: unmounted."""
-        while True:
-            try:
-                count = os.readv(self.fd, [self._buffer])
-            except OSError as error:
-                if error.errno in _GONE:
-                    return None
-                if error.errno not in _AGAIN:  # ENOENT: taken back while we were reading
-                    raise
-                continue
-            fields = kernel.IN_HEADER.unpack_from(self._buffer)
-            return fields[1], fields[2], fields[3], self._view[_HEADER_BYTES:count]
-
-    def waits(self, seconds: float) -> bool:
-        """Whether a request comes within `seconds`."""
-        poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-
-    def answer(self, unique: int, body: bytes | memoryview = b"") -> None:
-        """Send an answer."""
-        self._write([kernel.header(unique, len(body)), body])
-
-    def fail(self, unique: int, errno_code: int) -> None:
-        """Send an errno."""
-        self._write([kernel.failure(unique, errno_code)])
-
-    def resend(self) -> bool:
-        """Take over what a predecessor had in hand; False: this kernel cannot (before 6.9)."""
-        try:
-            os.write(self.fd, kernel.resend_notice())
-        except OSError as error:
-            if error.errno not in {errno.EINVAL, errno.ENODEV, errno.EPERM}:
-                raise
-            return False
-        return True
-
-    def _write(self, parts: list[bytes | memoryview]) -> None:
-        try:
-            os.writev(self.fd, parts)
-        except OSError as error:
-            # ENOENT: the asker is gone (interrupted); an unmount shows at the next receive.
-            if error.errno not in _GONE and error.errno != errno.ENOENT:
-                raise
+_MALFORMED = (struct.error, IndexError, ValueError, OverflowError)
+_OF_FILES = frozenset({kernel.OPEN, kernel.READ, kernel.LSEEK})
+_OF_DIRECTORIES = frozenset({kernel.LOOKUP, kernel.OPENDIR, kernel.READDIR, kernel.READDIRPLUS})
 
 
 class FuseMount:
-    """One mount of one version in mode Fuse."""
+    """One mount of one version, in any of the modes that ask us."""
 
     def __init__(
         self,
@@ -108,23 +55,27 @@ class FuseMount:
         tree: Tree,
         stored: StoredVersion,
         line: Line,
-        agreed_on: Callable[[Init], None],
+        opens: Opens,
+        others: Iterable[Lane] = (),
     ) -> None:
         self._channel = channel
         self._tree = tree
         self._stored = stored
+        self._rows = stored.index.rows
         self._line = line
-        self._agreed_on = agreed_on
+        self._opens = opens
+        self._others = tuple(others)
+        """Lanes of the other processes that serve this mount."""
         self._view = memoryview(bytearray(kernel.READ_MAX_BYTES))  # main thread's
         self._streams: dict[int, readahead.Stream] = {}  # main thread's
         self._cold: SimpleQueue[Read] = SimpleQueue()
         self._disk_threads = 0
-        self._answers: dict[int, Callable[[int, int, memoryview], None]] = {
+        self._answers: dict[int, Callable[[Request, int], None]] = {
             kernel.LOOKUP: self._lookup,
             kernel.GETATTR: self._getattr,
-            kernel.OPEN: self._open,
+            kernel.OPEN: opens.open,
             kernel.READ: self._read,
-            kernel.RELEASE: self._done,
+            kernel.RELEASE: opens.release,
             kernel.RELEASEDIR: self._done,
             kernel.OPENDIR: self._opendir,
             kernel.READDIR: self._readdir,
@@ -134,65 +85,78 @@ class FuseMount:
             kernel.LISTXATTR: self._listxattr,
             kernel.LSEEK: self._lseek,
             kernel.INTERRUPT: self._interrupt,
-            kernel.INIT: self._init,
             kernel.DESTROY: self._done,
         }
 
     def serve(self) -> None:
         """Answer until the mount ends."""
-        receive, answers, channel = self._channel.receive, self._answers, self._channel
+        receive, dispatch = self._channel.receive, self.dispatch
         while (request := receive()) is not None:
-            op, unique, node, body = request
-            answer = answers.get(op)
-            if answer is not None:
-                answer(unique, row_of(node), body)
-            elif op not in kernel.NO_ANSWER:
-                channel.fail(unique, errno.EROFS if op in kernel.WRITES else errno.ENOSYS)
+            dispatch(request)
 
-    def answered(self, read: Read, payload: bytes | None, errno_code: int) -> None:
-        """The worker's answer to a read that missed. On the line's thread."""
-        if errno_code:
-            # EAGAIN from a file means "nothing yet" to readers: Python's read() returns None on it.
-            code = errno.EBUSY if errno_code == errno.EAGAIN else errno_code
-            self._channel.fail(read.unique, code)
-        elif payload is None:
-            self._attempt(read, memoryview(bytearray(read.length)), wait=False)
-        else:
-            want = min(read.length, self._stored.index.size(read.row) - read.offset)
-            if len(payload) == want:
-                self._channel.answer(read.unique, payload)
-            else:  # never short data
-                self._channel.fail(read.unique, errno.EIO)
-
-    def _init(self, unique: int, _row: int, body: memoryview) -> None:
-        answer_init(self._channel, unique, body, self._agreed_on)
-
-    def _lookup(self, unique: int, row: int, body: memoryview) -> None:
-        self._channel.answer(unique, self._tree.lookup(row, bytes(body[:-1])))
-
-    def _getattr(self, unique: int, row: int, _body: memoryview) -> None:
-        self._channel.answer(unique, kernel.attributes_answer(self._tree.attributes(row)))
-
-    def _open(self, unique: int, row: int, body: memoryview) -> None:
-        if kernel.SIZE_IN.unpack_from(body)[0] & os.O_ACCMODE:
-            self._channel.fail(unique, errno.EROFS)
+    def dispatch(self, request: Request) -> None:
+        """Answer one request, or see to it that it is answered. Whatever it says, we live."""
+        op, node = request.op, request.node
+        answer = self._answers.get(op)
+        if answer is None:
+            if op not in kernel.NO_ANSWER:
+                code = errno.EROFS if op in kernel.WRITES else errno.ENOSYS
+                self._channel.fail(request, code)
             return
-        self._channel.answer(unique, _KEEP)
-        self._line.touch(row)
+        row = node - 2 if node != ROOT_NODE else ROOT
+        if not ROOT <= row < self._rows:  # RELEASE and INTERRUPT come with good ones or 0
+            if op != kernel.INTERRUPT and op not in {kernel.DESTROY, kernel.STATFS}:
+                self._channel.fail(request, errno.ESTALE)
+                return
+            row = ROOT
+        try:
+            if op in _OF_FILES and self._stored.index.is_directory(row):
+                self._channel.fail(request, errno.EISDIR)
+            elif op in _OF_DIRECTORIES and not self._stored.index.is_directory(row):
+                self._channel.fail(request, errno.ENOTDIR)
+            else:
+                answer(request, row)
+        except _MALFORMED:
+            if op != kernel.INTERRUPT:
+                self._channel.fail(request, errno.EIO)
 
-    def _read(self, unique: int, row: int, body: memoryview) -> None:
-        _, offset, length = kernel.READ_IN.unpack_from(body)
+    def _lookup(self, request: Request, row: int) -> None:
+        self._channel.answer(request, self._tree.lookup(row, bytes(request.body[:-1])))
+
+    def _getattr(self, request: Request, row: int) -> None:
+        self._channel.answer(request, kernel.attributes_answer(self._tree.attributes(row)))
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def _read(self, request: Request, row: int) -> None:
+        _, offset, length = kernel.READ_IN.unpack_from(request.body)
         view = self._view
         count = self._stored.read(row, offset, view[:length], wait=False)
         if count >= 0:
-            self._channel.answer(unique, view[:count])
+            self._channel.answer(request, view[:count])
             return
-        read = Read(unique, row, offset, length)
+        read = Read(self._channel.park(request), row, offset, length, self._answered)
         if count == COLD:
             self._later(read)
         else:
             self._line.ask(read)
             self._look_ahead(row, offset, length)
+
+    def _answered(self, read: Read, payload: bytes | None, errno_code: int) -> None:
+        """The worker's answer to a read that missed. On the line's thread."""
+        assert read.request is not None, "hints have another"
+        if errno_code:
+            # EAGAIN from a file means "nothing yet" to readers: Python's read() returns None on it.
+            code = errno.EBUSY if errno_code == errno.EAGAIN else errno_code
+            self._channel.fail(read.request, code)
+        elif payload is None:
+            self._attempt(read, memoryview(bytearray(read.length)), wait=False)
+        else:
+            want = min(read.length, self._stored.index.size(read.row) - read.offset)
+            if len(payload) == want:
+                self._channel.answer(read.request, payload)
+            else:  # never short data
+                self._channel.fail(read.request, errno.EIO)
 
     def _look_ahead(self, row: int, offset: int, length: int) -> None:
         size = self._stored.index.size(row)
@@ -207,16 +171,17 @@ class FuseMount:
 
     def _attempt(self, read: Read, view: memoryview, *, wait: bool) -> None:
         """Read now; what is not there (any more) is asked for again. On any thread."""
+        assert read.request is not None, "nobody attempts a hint"
         count = self._stored.read(read.row, read.offset, view, wait=wait)
         if count >= 0:
-            self._channel.answer(read.unique, view[:count])
+            self._channel.answer(read.request, view[:count])
         elif count == COLD:
             self._later(read)
         elif count == MISS and read.tries < TRIES_MAX:
             read.tries += 1
             self._line.ask(read)
         else:
-            self._channel.fail(read.unique, errno.EIO)
+            self._channel.fail(read.request, errno.EIO)
 
     def _later(self, read: Read) -> None:
         self._cold.put(read)
@@ -230,30 +195,35 @@ class FuseMount:
             read = self._cold.get()
             self._attempt(read, memoryview(bytearray(read.length)), wait=True)
 
-    def _opendir(self, unique: int, _row: int, _body: memoryview) -> None:
-        self._channel.answer(unique, _KEEP_DIRECTORY)
+    # -- directories and attributes ---------------------------------------------------------------
 
-    def _readdir(self, unique: int, row: int, body: memoryview) -> None:
-        _, offset, limit_bytes = kernel.READ_IN.unpack_from(body)
-        self._channel.answer(unique, self._tree.listing(row, offset, limit_bytes, plus=False))
+    def _opendir(self, request: Request, _row: int) -> None:
+        if self._opens.asks:
+            self._channel.answer(request, _KEEP_DIRECTORY)
+        else:
+            self._channel.fail(request, errno.ENOSYS)
 
-    def _readdirplus(self, unique: int, row: int, body: memoryview) -> None:
-        _, offset, limit_bytes = kernel.READ_IN.unpack_from(body)
-        self._channel.answer(unique, self._tree.listing(row, offset, limit_bytes, plus=True))
+    def _readdir(self, request: Request, row: int) -> None:
+        _, offset, limit_bytes = kernel.READ_IN.unpack_from(request.body)
+        self._channel.answer(request, self._tree.listing(row, offset, limit_bytes, plus=False))
 
-    def _statfs(self, unique: int, _row: int, _body: memoryview) -> None:
-        self._channel.answer(unique, self._tree.statfs())
+    def _readdirplus(self, request: Request, row: int) -> None:
+        _, offset, limit_bytes = kernel.READ_IN.unpack_from(request.body)
+        self._channel.answer(request, self._tree.listing(row, offset, limit_bytes, plus=True))
 
-    def _getxattr(self, unique: int, row: int, body: memoryview) -> None:
-        name = bytes(body[kernel.SIZE_OUT.size : -1])
+    def _statfs(self, request: Request, _row: int) -> None:
+        self._channel.answer(request, self._tree.statfs())
+
+    def _getxattr(self, request: Request, row: int) -> None:
+        name = bytes(request.body[kernel.SIZE_OUT.size : -1])
         value = self._xattrs(row).get(name)
         if value is None:
-            self._channel.fail(unique, errno.ENODATA)
+            self._channel.fail(request, errno.ENODATA)
         else:
-            self._sized(unique, body, value().encode("utf-8", "surrogateescape"))
+            self._sized(request, value().encode("utf-8", "surrogateescape"))
 
-    def _listxattr(self, unique: int, row: int, body: memoryview) -> None:
-        self._sized(unique, body, b"".join(name + b"\0" for name in self._xattrs(row)))
+    def _listxattr(self, request: Request, row: int) -> None:
+        self._sized(request, b"".join(name + b"\0" for name in self._xattrs(row)))
 
     def _xattrs(self, row: int) -> dict[bytes, Callable[[], str]]:
         stored = self._stored
@@ -264,57 +234,39 @@ class FuseMount:
                 found[XATTR_ETAG] = lambda: stored.index.etag(row)
         return found
 
-    def _sized(self, unique: int, body: memoryview, value: bytes) -> None:
-        room = kernel.SIZE_IN.unpack_from(body)[0]
+    def _sized(self, request: Request, value: bytes) -> None:
+        room = kernel.SIZE_IN.unpack_from(request.body)[0]
         if room == 0:
-            self._channel.answer(unique, kernel.SIZE_OUT.pack(len(value), 0))
+            self._channel.answer(request, kernel.SIZE_OUT.pack(len(value), 0))
         elif room < len(value):
-            self._channel.fail(unique, errno.ERANGE)
+            self._channel.fail(request, errno.ERANGE)
         else:
-            self._channel.answer(unique, value)
+            self._channel.answer(request, value)
 
-    def _lseek(self, unique: int, row: int, body: memoryview) -> None:
-        _, offset, whence = kernel.LSEEK_IN.unpack_from(body)
+    def _lseek(self, request: Request, row: int) -> None:
+        _, offset, whence = kernel.LSEEK_IN.unpack_from(request.body)
         size = self._stored.index.size(row)
         if whence not in {os.SEEK_DATA, os.SEEK_HOLE}:
-            self._channel.fail(unique, errno.EINVAL)
+            self._channel.fail(request, errno.EINVAL)
         elif offset >= size:
-            self._channel.fail(unique, errno.ENXIO)
+            self._channel.fail(request, errno.ENXIO)
         else:  # no holes but the end
             found = offset if whence == os.SEEK_DATA else size
-            self._channel.answer(unique, kernel.OFFSET_OUT.pack(found))
+            self._channel.answer(request, kernel.OFFSET_OUT.pack(found))
 
-    def _interrupt(self, _unique: int, _row: int, body: memoryview) -> None:
-        (unique,) = kernel.UNIQUE_IN.unpack_from(body)
-        if self._line.drop(unique):
-            self._channel.fail(unique, errno.EINTR)
-        # Else it is answered in a moment: nothing but the line waits for long.
+    # -- the rest ---------------------------------------------------------------------------------
 
-    def _done(self, unique: int, _row: int, _body: memoryview) -> None:
-        self._channel.answer(unique)
+    def _interrupt(self, request: Request, _row: int) -> None:
+        """Let a killed reader leave at once. The kernel takes an answer from any lane."""
+        (unique,) = kernel.UNIQUE_IN.unpack_from(request.body)
+        waiting = self._line.drop(unique) or self._opens.drop(unique)
+        if waiting is not None:
+            self._channel.fail(waiting, errno.EINTR)
+        elif any(lane.has_parked(unique) for lane in self._others):
+            self._channel.fail(request._replace(unique=unique), errno.EINTR)
+        elif any(lane.lands(unique) for lane in self._others):
+            self._channel.fail(request, errno.EAGAIN)  # come again: it is about to be parked
+        # Else it is answered in a moment: nothing but the line and the holder wait for long.
 
-
-def answer_init(
-    channel: Channel, unique: int, body: memoryview, agreed_on: Callable[[Init], None]
-) -> None:
-    """Settle the protocol with the kernel; what was agreed is noted before the kernel knows."""
-    major, offer = kernel.parse_init(body)
-    if major != kernel.MAJOR or offer.minor < kernel.MINOR_LEAST:
-        channel.fail(unique, errno.EPROTO)
-        return
-    agreed = kernel.agree(offer)
-    agreed_on(agreed)
-    channel.answer(unique, kernel.init_answer(agreed))
-
-
-def refuse_all(channel: Channel, errno_code: int, agreed_on: Callable[[Init], None]) -> bool:
-    """Answer the request that waits with an errno (INIT properly); False: unmounted."""
-    request = channel.receive()
-    if request is None:
-        return False
-    op, unique, _, body = request
-    if op == kernel.INIT:
-        answer_init(channel, unique, body, agreed_on)
-    elif op not in kernel.NO_ANSWER and op != kernel.INTERRUPT:
-        channel.fail(unique, errno_code)
-    return True
+    def _done(self, request: Request, _row: int) -> None:
+        self._channel.answer(request)

@@ -15,6 +15,21 @@ MINOR_LEAST = 31  # Linux 5.4
 LOOKUP, FORGET, GETATTR, OPEN, READ, STATFS, RELEASE = 1, 2, 3, 14, 15, 17, 18
 GETXATTR, LISTXATTR, INIT, OPENDIR, READDIR, RELEASEDIR = 22, 23, 26, 27, 28, 29
 INTERRUPT, DESTROY, BATCH_FORGET, READDIRPLUS, LSEEK = 36, 38, 42, 44, 46
+# Names of what is counted and shown; others appear as OP<number>.
+OP_NAMES: Final = {
+    LOOKUP: "LOOKUP", FORGET: "FORGET", GETATTR: "GETATTR", OPEN: "OPEN", READ: "READ",
+    STATFS: "STATFS", RELEASE: "RELEASE", GETXATTR: "GETXATTR", LISTXATTR: "LISTXATTR",
+    25: "FLUSH", INIT: "INIT", OPENDIR: "OPENDIR", READDIR: "READDIR", RELEASEDIR: "RELEASEDIR",
+    34: "ACCESS", INTERRUPT: "INTERRUPT", DESTROY: "DESTROY", 39: "IOCTL",
+    BATCH_FORGET: "BATCH_FORGET", READDIRPLUS: "READDIRPLUS", LSEEK: "LSEEK", 52: "STATX",
+}  # fmt: skip
+NAMES: Final = {
+    1: "LOOKUP", 2: "FORGET", 3: "GETATTR", 5: "READLINK", 14: "OPEN", 15: "READ", 17: "STATFS",
+    18: "RELEASE", 22: "GETXATTR", 23: "LISTXATTR", 25: "FLUSH", 26: "INIT", 27: "OPENDIR",
+    28: "READDIR", 29: "RELEASEDIR", 34: "ACCESS", 36: "INTERRUPT", 38: "DESTROY", 39: "IOCTL",
+    40: "POLL", 42: "BATCH_FORGET", 44: "READDIRPLUS", 46: "LSEEK", 52: "STATX",
+}  # fmt: skip
+"""For people: opcodes without a name are shown by number."""
 # setattr, symlink, mknod, mkdir, unlink, rmdir, rename, link, write, setxattr, removexattr, create,
 # fallocate, rename2, copy_file_range, tmpfile
 WRITES: Final = frozenset({4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45, 47, 51})
@@ -23,9 +38,15 @@ NO_ANSWER: Final = frozenset({FORGET, BATCH_FORGET})
 ASYNC_READ: Final = 1 << 0
 DO_READDIRPLUS: Final = 1 << 13
 READDIRPLUS_AUTO: Final = 1 << 14
+NO_OPEN_SUPPORT: Final = 1 << 17  # ENOSYS to OPEN means: open without asking, keep pages
 PARALLEL_DIROPS: Final = 1 << 18
+NO_OPEN_SUPPORT: Final = 1 << 17
 MAX_PAGES: Final = 1 << 22
+NO_OPENDIR_SUPPORT: Final = 1 << 24
+NO_OPENDIR_SUPPORT: Final = 1 << 24
 INIT_EXT: Final = 1 << 30
+PASSTHROUGH: Final = 1 << 37  # since Linux 6.9
+PASSTHROUGH: Final = 1 << 37
 HAS_RESEND: Final = 1 << 39
 WANTED: Final = (
     ASYNC_READ | DO_READDIRPLUS | READDIRPLUS_AUTO | PARALLEL_DIROPS | MAX_PAGES | INIT_EXT
@@ -34,9 +55,12 @@ WANTED: Final = (
 
 FOPEN_KEEP_CACHE: Final = 1 << 1
 FOPEN_CACHE_DIR: Final = 1 << 3
-NOTIFY_RESEND: Final = 7
+FOPEN_PASSTHROUGH: Final = 1 << 7
+FOPEN_PASSTHROUGH: Final = 1 << 7
+NOTIFY_INVAL_INODE, NOTIFY_RESEND = 2, 7
 
-REQUEST_MAX_BYTES: Final = 64 << 10  # no writes: a name, an xattr or a list of forgotten inodes
+# No writes: a name, or a list of forgotten inodes. The kernel refuses to read into less than this.
+REQUEST_MAX_BYTES: Final = 8192
 READ_MAX_BYTES: Final = 1 << 20
 PAGE_BYTES: Final = 4096
 READAHEAD_BYTES: Final = 8 << 20
@@ -44,21 +68,25 @@ BACKGROUND: Final = 64  # readahead requests in the air at once
 FOREVER_SECONDS: Final = 86400  # how long the kernel may keep what can never change
 
 IN_HEADER: Final = struct.Struct("<IIQQIIIHH")  # length, op, unique, node, uid, gid, pid, ext, pad
+IN_HEAD: Final = struct.Struct("<IIQQ")  # what is looked at of it
+UNIQUE_OFFSET: Final = 8
 OUT_HEADER: Final = struct.Struct("<IiQ")  # length, -errno, unique
 READ_IN: Final = struct.Struct("<QQI")  # fh, offset, size (more follows)
 SIZE_IN: Final = struct.Struct("<I")  # getxattr, listxattr: size of the asker's buffer
 UNIQUE_IN: Final = struct.Struct("<Q")
 LSEEK_IN: Final = struct.Struct("<QQI")  # fh, offset, whence
-OPEN_OUT: Final = struct.Struct("<QII")  # fh, flags, padding
+OPEN_OUT: Final = struct.Struct("<QII")  # fh, flags, backing id
+RELEASE_IN: Final = struct.Struct("<Q")  # fh (more follows)
 OFFSET_OUT: Final = struct.Struct("<Q")
 SIZE_OUT: Final = struct.Struct("<II")
 
 _INIT_IN = struct.Struct("<IIII")  # major, minor, max_readahead, flags; flags2 behind it
 _FLAGS2_IN = struct.Struct("<I")
-_INIT_OUT = struct.Struct("<IIIIHHIIHHI28x")
+_INIT_OUT = struct.Struct("<IIIIHHIIHHII24x")
 _ATTR = struct.Struct("<QQQQQQIIIIIIIIII")
 _ENTRY = struct.Struct("<QQQQII")
 _ATTR_OUT = struct.Struct("<QII")
+_INVAL_INODE = struct.Struct("<Qqq")  # node, offset, length (-1: to the end)
 _DIRENT = struct.Struct("<QQII")
 _KSTATFS = struct.Struct("<QQQQQIIII24x")
 
@@ -82,7 +110,7 @@ class Attributes(NamedTuple):
     mtime_ns: int
 
 
-def parse_init(body: memoryview) -> tuple[int, Init]:
+def parse_init(body: memoryview | bytes) -> tuple[int, Init]:
     """(major, offer) of an INIT request's body."""
     major, minor, readahead_bytes, flags = _INIT_IN.unpack_from(body)
     if flags & INIT_EXT and len(body) >= _INIT_IN.size + _FLAGS2_IN.size:
@@ -109,6 +137,7 @@ def init_answer(agreed: Init) -> bytes:
         READ_MAX_BYTES // PAGE_BYTES,
         0,
         agreed.flags >> 32,
+        1 if agreed.flags & PASSTHROUGH else 0,  # what may lie below: plain file systems
     )
 
 
@@ -125,6 +154,12 @@ def failure(unique: int, errno_code: int) -> bytes:
 def resend_notice() -> bytes:
     """Asks the kernel for the requests that were handed out and not answered (Linux 6.9)."""
     return OUT_HEADER.pack(OUT_HEADER.size, NOTIFY_RESEND, 0)
+
+
+def forget_pages(node: int) -> bytes:
+    """Asks the kernel to drop what it keeps of the file's content."""
+    body = _INVAL_INODE.pack(node, 0, -1)
+    return OUT_HEADER.pack(OUT_HEADER.size + len(body), NOTIFY_INVAL_INODE, 0) + body
 
 
 def attributes(of: Attributes) -> bytes:

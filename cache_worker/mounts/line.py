@@ -25,7 +25,8 @@ from cacheop.api.errors import CacheopError, ProtocolError, WorkerUnavailable, f
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from cache_worker.mounts.ring import Request
 
 RETRY_SECONDS = 0.05
 REFUSED_RETRY_SECONDS = 0.1
@@ -41,12 +42,16 @@ SOCKET_PATH_BYTES = 107
 
 @dataclass(slots=True)
 class Read:
-    """One FUSE READ that waits for the worker."""
+    """A span of a file that a request of the kernel waits for."""
 
-    unique: int
+    request: Request | None
+    """Whose; None: nobody waits (a hint)."""
     row: int
     offset: int
     length: int
+    then: Callable[[Read, bytes | None, int], None]
+    """Called once on the line's thread: (read, payload, errno). Payload None and errno 0 mean that
+    the file holds the bytes now."""
     tries: int = 0
     """How often the store did not have what the worker had just put there."""
     asked: float = 0.0
@@ -56,26 +61,21 @@ class Read:
 class Line:
     """Connection to `<root>/worker.sock`, made again whenever it breaks, bound to one version.
 
-    `answered(read, payload, errno)` runs on the line's thread: payload None and errno 0 mean that
-    the file holds the bytes now. `ticked()` runs on it once a second. `version` is "" until the
-    first bind answered.
+    `ticked()` runs on the line's thread once a second; what it returns is sent to the worker.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: str,
         version: str,
         *,
         grace_seconds: float,
-        answered: Callable[[Read, bytes | None, int], None],
-        ticked: Callable[[], None],
+        ticked: Callable[[], dict[str, object] | None],
         report: Callable[[str], None],
     ) -> None:
         self.version = version
-        self.bound = threading.Event()
-        self._path = str(path)
+        self._path = path
         self._grace_seconds = grace_seconds
-        self._answered = answered
         self._ticked = ticked
         self._report = report
         self._ids = count(1)
@@ -92,7 +92,7 @@ class Line:
         threading.Thread(target=self._run, name="worker line", daemon=True).start()
 
     def ask(self, read: Read) -> None:
-        """Get the bytes of `read` into the store; `answered` is called once, unless dropped."""
+        """Get the bytes of `read` into the store; its `then` is called once, unless dropped."""
         read.asked = time.monotonic()
         request = next(self._ids)
         self._waiting[request] = read
@@ -102,19 +102,19 @@ class Line:
     def hint(self, row: int, offset: int) -> None:
         """Ask for the chunk at `offset` ahead of a reader; nobody waits for the answer."""
         if self._lost is None:
-            self._outbox.append(self._frame(next(self._ids), Read(0, row, offset, 1)))
+            self._outbox.append(self._frame(next(self._ids), Read(None, row, offset, 1, _nobody)))
             os.eventfd_write(self._doorbell, 1)
 
     def touch(self, row: int) -> None:
         """Count one opening of `row`; the worker hears of it within a second or so."""
         self._touched.append(row)
 
-    def drop(self, unique: int) -> bool:
-        """Forget the read that the kernel calls `unique`; True if it waited here."""
-        for request, read in list(self._waiting.items()):
-            if read.unique == unique:
-                return self._waiting.pop(request, None) is not None
-        return False
+    def drop(self, unique: int) -> Request | None:
+        """Forget the read of the request `unique`; that request, if it waited here."""
+        for number, read in list(self._waiting.items()):
+            if read.request is not None and read.request.unique == unique:
+                return read.request if self._waiting.pop(number, None) is not None else None
+        return None
 
     def _frame(self, request: int, read: Read) -> bytes:
         meta: dict[str, object] = {
@@ -168,10 +168,8 @@ class Line:
                 if frame.kind == wire.ERROR:
                     raise from_wire(frame.meta)
                 found = str(frame.meta.get("version", ""))
-                if not found or self.version not in {"", found}:
+                if self.version != found:
                     raise ProtocolError(f"bound to version {found!r}, not {self.version!r}")
-                self.version = found
-                self.bound.set()
                 return
         raise WorkerUnavailable("the worker does not answer `bind`")
 
@@ -197,7 +195,9 @@ class Line:
                 tick = time.monotonic() + TICK_SECONDS
                 out += self._touched_frame()
                 self._expire()
-                self._ticked()
+                said = self._ticked()
+                if said is not None:
+                    out += wire.encode_head(wire.REQUEST, next(self._ids), said, 0)
             if out:
                 with contextlib.suppress(BlockingIOError):
                     del out[: sock.send(out)]
@@ -215,14 +215,14 @@ class Line:
             error = from_wire(frame.meta)
             if not isinstance(error, WorkerUnavailable):
                 self._report(f"read failed: {error}")
-                self._answered(read, None, error.errno_code)
+                read.then(read, None, error.errno_code)
             else:  # it is going away: the next one will know
                 self._waiting[frame.request_id] = read
                 raise error
         elif frame.meta.get("present") is True:
-            self._answered(read, None, 0)
+            read.then(read, None, 0)
         else:
-            self._answered(read, bytes(frame.payload), 0)
+            read.then(read, bytes(frame.payload), 0)
 
     def _touched_frame(self) -> bytes:
         counts: Counter[int] = Counter()
@@ -242,12 +242,16 @@ class Line:
             asked = max(read.asked, self._connected)
             late = self._lost is None and now - asked > ANSWER_SECONDS
             if (away or late) and self._waiting.pop(request, None) is not None:
-                self._answered(read, None, errno.EIO)
+                read.then(read, None, errno.EIO)
 
     def _fail_all(self, errno_code: int) -> None:
         for request, read in list(self._waiting.items()):
             if self._waiting.pop(request, None) is not None:
-                self._answered(read, None, errno_code)
+                read.then(read, None, errno_code)
+
+
+def _nobody(_read: Read, _payload: bytes | None, _errno: int) -> None:
+    """Nobody waits for a hint."""
 
 
 def _connect(sock: socket.socket, path: str) -> None:
