@@ -9,9 +9,11 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cache_worker.mounts import kernel
-from cache_worker.mounts.ring import ENTRY_BYTES, PARKED, whole
+from cache_worker.mounts.ring import PARKED, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cache_worker.mounts.ring import Lane
 
 LANDING: Final = -1
@@ -74,26 +76,25 @@ class Channel:
                 return Request(op, unique, node, body, LANDING)
             self.fail(Request(op, unique, node, b"", LANDING), errno.EIO)
 
-    def leftovers(self) -> list[Request]:
-        """What predecessors had in hand, oldest first; each as if just received.
+    def leftovers(self) -> Iterator[Request]:
+        """What predecessors had in hand, each as if just received; to be called before `receive`.
 
-        All but the one in the landing slot are parked. To be called once, before `receive`.
+        A request must be answered or parked before the next one is taken.
         """
-        lane = self._lane
-        found = [_parse(lane.parked(place), place) for place in self._left]
+        lane, seen = self._lane, set[int]()
+        for place in self._left:
+            request = _parse(lane.parked(place), place)
+            seen.add(request.unique)
+            yield request
         self._left = []
-        seen = {request.unique for request in found}
         if lane.number == 0:
             for message in lane.left_by_others():
                 request = _parse(memoryview(message), LANDING)
-                if request.unique not in seen and len(message) <= ENTRY_BYTES:
-                    found.append(self._store(request, message))
-                elif request.unique not in seen:
-                    found.append(request)  # a lookup: killed before it is answered, the kernel …
+                if request.unique not in seen:
+                    yield request
         unique = self._ids[_ID_WORD]
-        if unique and unique not in seen:
-            found.append(_parse(whole(self._landing), LANDING))
-        return found
+        if unique and unique not in seen:  # else killed as soon as it was parked
+            yield _parse(whole(self._landing), LANDING)
 
     def waits(self, seconds: float) -> bool:
         """Whether a request comes within `seconds`."""
@@ -105,8 +106,10 @@ class Channel:
         """Keep `request` beyond the next `receive`; waits while all entries are taken."""
         if request.place != LANDING:
             return request
-        message = self._landing[: _HEADER_BYTES + len(request.body)]
-        return self._store(request, message)
+        op, unique, node, body, _ = request
+        head = kernel.IN_HEADER.pack(_HEADER_BYTES + len(body), op, unique, node, 0, 0, 0, 0, 0)
+        place = self._free.get()
+        return Request(op, unique, node, self._lane.store(place, head + body, unique), place)
 
     def hurry(self, request: Request, *, hurried: bool) -> None:
         """Whether `request` is about to be answered, so that a signal need not end it."""
@@ -148,11 +151,6 @@ class Channel:
         except OSError as error:
             if error.errno not in {errno.EINVAL, errno.ENODEV, errno.EPERM}:
                 raise
-
-    def _store(self, request: Request, message: memoryview | bytes) -> Request:
-        place = self._free.get()
-        body = self._lane.store(place, message, request.unique)
-        return Request(request.op, request.unique, request.node, body, place)
 
     def _give_back(self, place: int) -> None:
         self._lane.free(place)

@@ -138,7 +138,7 @@ class Lane:
         self.had_predecessor = self.counters[_STARTS] > 0
         self.counters[_STARTS] += 1
 
-    def store(self, place: int, request: memoryview | bytes, unique: int) -> memoryview:
+    def store(self, place: int, request: bytes, unique: int) -> memoryview:
         """Put a whole request (header and body) into entry `place`; its body there."""
         at, word = place * ENTRY_BYTES, place * _ENTRY_WORDS
         entry = self._parked[at : at + ENTRY_BYTES]
