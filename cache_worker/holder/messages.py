@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PACKET_MAX_BYTES = 16384
+PACKET_MAX_BYTES = 65536
 FDS_MAX = 8  # more of them in a packet make it bad
 _FD = struct.Struct("=i")
 _ANCILLARY_BYTES = socket.CMSG_SPACE(FDS_MAX * _FD.size)
