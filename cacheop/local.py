@@ -35,15 +35,15 @@ EXEC_TRIES, EXEC_SECONDS = 20, 0.005
 
 @dataclass(frozen=True, slots=True)
 class NodeRecord:
-    """One node of a Dataset: a supervisor and its cache directory."""
+    """One node of a Dataset: a launcher and its cache directory."""
 
     node: str
     root: Path
     """<cache>/<namespace>/<name>/local"""
     pid: int
-    """of the supervisor"""
+    """of the launcher"""
     config: Path
-    """The file the supervisor was started with; also what proves that `pid` is still it."""
+    """The file the launcher was started with; also what proves that `pid` is still it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ def locked(
 
 
 def is_alive(node: NodeRecord) -> bool:
-    """Whether the supervisor of `node` still runs: its pid lives and was started with its config.
+    """Whether the launcher of `node` still runs: its pid lives and was started with its config.
 
     The config's path in the command line tells it from another process that got the pid later.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import shutil
 import socket
 import tempfile
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cacheop.api.errors import CacheopError, UserError
-from cacheop.cli import control, view
+from cacheop.cli import control, mountinfo, view
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 WORKER_LIBRARIES = ("arro3", "numpy", "obstore", "prometheus_client", "pyarrow", "xxhash")
 TIERS = ("Disk",)
 FUSE_DEVICE = Path("/dev/fuse")
-FUSE_TYPE = "fuse.cacheop"
 
 
 def missing_libraries() -> list[str]:
@@ -108,11 +106,14 @@ def mount(target: Path, roots: Sequence[Path]) -> None:
 
     The list of mounts is read first: looking into a mount whose server is dead hangs.
     """
-    found = mounted_type(target)
-    if found is not None and found != FUSE_TYPE:
-        raise UserError(f"{target} is already a mount ({found})", hint="Name another directory")
-    if found == FUSE_TYPE:
-        return  # what a killed supervisor left behind: the new one takes it away
+    mounts = mountinfo.parse(mountinfo.PATH.read_text(errors="surrogateescape"))
+    there = mountinfo.at(target, mounts)
+    if there is not None and not mountinfo.is_ours(there, roots, mounts):
+        raise UserError(
+            f"{target} is already a mount ({there.type})", hint="Name another directory"
+        )
+    if there is not None:
+        return  # what a killed holder left behind: the new one takes it away
     for root in roots:
         if target in (root, *root.parents) or root in target.parents:
             raise UserError(
@@ -126,26 +127,11 @@ def mount(target: Path, roots: Sequence[Path]) -> None:
     except OSError as error:
         if isinstance(error, UserError):
             raise
-        found = "it is not a directory" if target.is_file() else error.strerror
+        why = "it is not a directory" if target.is_file() else error.strerror
         raise UserError(
-            f"cannot mount at {target}: {found}",
+            f"cannot mount at {target}: {why}",
             hint="Name an empty directory with --mount, or one that can be made",
         ) from error
-
-
-def mounted_type(target: Path) -> str | None:
-    """The file system type of the topmost mount at `target`; None if nothing is mounted there."""
-    found = None
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, rest = line.partition(" - ")
-        if _unescape(fields.split()[4]) == str(target):
-            found = rest.split()[0]
-    return found
-
-
-def _unescape(field: str) -> str:
-    """Undo mountinfo: it writes blanks and backslashes of a path as three octal digits."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def address(option: str, text: str) -> tuple[str, int]:

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 from cacheop import local
 from cacheop.api import names
 from cacheop.api.errors import CacheopError, UserError
-from cacheop.cli import output, probes, up, view
+from cacheop.cli import mount_modes, output, probes, up, verbs, view
 from cacheop.cli.output import Format
 from cacheop.cli.probes import FAIL, OK, WARN, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from cacheop.api.dataset import Dataset, Mount
     from cacheop.cli.files import Documents
 
 ORIGIN_SECONDS = 20.0
+WHOLE_PERCENT = 100.0
 
 
 def doctor(files: tuple[Path, ...], cache: Path | None, fmt: Format) -> int:
@@ -68,6 +69,8 @@ def _look(files: tuple[Path, ...], directory: Path) -> Iterator[Finding]:
     yield probes.file_system(existing)
     yield probes.free_space(existing)
     yield probes.disk_speed(existing)
+    yield probes.modes(probes.machine(existing))
+    yield from _running()
     if files:
         yield from _datasets(files)
 
@@ -95,6 +98,36 @@ def run_directory() -> Finding:
             f"cacheop status {dead[0].name} shows the log, cacheop down {dead[0].name} cleans up",
         )
     return Finding(OK, what, f"{path}, {view.count(len(records), 'Dataset')} running")
+
+
+def _running() -> Iterator[Finding]:
+    """The mounts that are there, and what Auto would take for what is not mounted."""
+    try:
+        records = local.all_records()
+    except UserError:
+        return  # said by run_directory
+    for record in records:
+        for node in record.nodes[:1]:  # the one that is mounted
+            status = verbs.node_status(node)
+            if status["running"]:
+                yield from mount_findings(record.name, status, probes.machine(node.root))
+
+
+def mount_findings(
+    name: str, status: Mapping[str, Any], machine: mount_modes.Machine
+) -> list[Finding]:
+    """What a running Dataset's mounts are, or would be. Pure."""
+    mounts = status.get("mounts") or ()
+    if mounts:
+        return [
+            Finding(OK, f"{name}: mount", f"{mount['target']}, mode {view.mode_text(mount)}")
+            for mount in mounts
+        ]
+    if mount_modes.lacking("Native", machine) or not status.get("version"):
+        return []
+    complete = status.get("cached_percentage") == WHOLE_PERCENT
+    mode, why = mount_modes.automatic(machine, status.get("bytes_total") or 0, complete=complete)
+    return [Finding(OK, f"{name}: mount", f"none; Auto would take {mode}: {why}")]
 
 
 def _datasets(files: tuple[Path, ...]) -> Iterator[Finding]:

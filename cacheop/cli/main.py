@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -73,6 +73,7 @@ Files = Annotated[
         help="YAML file with Dataset and Secret documents, a directory, or - ; repeatable",
     ),
 ]
+MountMode = Literal["Auto", "Native", "ZeroOpen", "Passthrough", "Fuse"]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 
 
@@ -106,6 +107,10 @@ def up(
     mount: Annotated[
         Path | None, typer.Option(metavar="DIR", help="mount the files there (root only)")
     ] = None,
+    mount_mode: Annotated[
+        MountMode | None,
+        typer.Option(help="how to serve the mount, instead of the Dataset's spec.mount.mode"),
+    ] = None,
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="serve clients on TCP too, with a token")
     ] = "",
@@ -134,6 +139,7 @@ def up(
         nodes=nodes,
         cache=cache,
         mount=mount,
+        mount_mode=mount_mode or "",
         listen=listen,
         http=http,
         foreground=foreground,

@@ -12,11 +12,11 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cacheop.cli import checks, view
+from cacheop.cli import checks, mount_modes, mountinfo, view
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 
-PASSTHROUGH_KERNEL = (6, 9)
+MODES = ("Native", "ZeroOpen", "Passthrough", "Fuse")
 PYTHON = (3, 11)
 LOW_SPACE_BYTES = 10 << 30
 SLOW_WRITE_BYTES_PER_SECOND = 200e6
@@ -78,15 +78,47 @@ def _installed(name: str) -> str:
 def kernel(release: str = "") -> Finding:
     """New enough for FUSE passthrough."""
     release = release or platform.release()
-    match = re.match(r"(\d+)\.(\d+)", release)
-    if match and (int(match[1]), int(match[2])) >= PASSTHROUGH_KERNEL:
+    if kernel_version(release) >= mount_modes.PASSTHROUGH_KERNEL:
         return Finding(OK, "kernel", f"{release}, new enough for FUSE passthrough")
     return Finding(
         WARN,
         "kernel",
         f"{release}, without FUSE passthrough",
-        "nothing yet: this version of cacheop does not use it",
+        "mounts of Datasets larger than half of the memory are slower (mode Fuse)",
+        "Linux 6.9 or later has it",
     )
+
+
+def kernel_version(release: str) -> tuple[int, int]:
+    """(6, 18) of "6.18.44-generic"; (0, 0) if it is not like that."""
+    match = re.match(r"(\d+)\.(\d+)", release)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def machine(cache: Path) -> mount_modes.Machine:
+    """What the mode of a mount depends on, for a cache below `cache`."""
+    meminfo = Path("/proc/meminfo").read_text()
+    available = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo, re.MULTILINE)
+    return mount_modes.Machine(
+        root=os.geteuid() == 0,
+        fuse=checks.FUSE_DEVICE.exists(),
+        kernel=kernel_version(platform.release()),
+        file_system=file_system_type(cache),
+        available_bytes=int(available[1]) << 10 if available else 0,
+    )
+
+
+def modes(found: mount_modes.Machine) -> Finding:
+    """Which modes a mount can have here, and which Auto takes."""
+    what = "mount modes"
+    missing = {mode: mount_modes.lacking(mode, found) for mode in MODES}
+    possible = ", ".join(mode for mode in MODES if not missing[mode])
+    without = "; ".join(f"not {mode}: {why}" for mode, why in missing.items() if why)
+    if not possible:
+        todo = "Run `cacheop up` as root for a mount"
+        return Finding(WARN, what, "none: not root", "--mount does not work", todo)
+    told = ". ".join(filter(None, (possible, without, mount_modes.rule(found))))
+    return Finding(OK, what, told)
 
 
 def fuse_device() -> Finding:
@@ -173,10 +205,9 @@ def file_system_type(path: Path) -> str:
     """The type of the file system that `path` lies on, from the kernel's list of mounts."""
     device = path.stat().st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields, _, rest = line.partition(" - ")
-        if fields.split()[2] == wanted:
-            return rest.split()[0]
+    for mount in mountinfo.parse(mountinfo.PATH.read_text(errors="surrogateescape")):
+        if mount.device == wanted:
+            return mount.type
     return "unknown"  # btrfs subvolumes have device numbers of their own
 
 

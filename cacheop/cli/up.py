@@ -38,6 +38,8 @@ class Options:
     nodes: int = 1
     cache: Path | None = None
     mount: Path | None = None
+    mount_mode: str = ""
+    """Empty = the Dataset's own."""
     listen: str = ""
     http: str = "127.0.0.1:0"
     foreground: bool = False
@@ -55,6 +57,16 @@ def cache_dir(options: Options) -> Path:
         return Path("/var/cache/cacheop")
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "cacheop"
+
+
+def mount_point(options: Options) -> Path | None:
+    """Where to mount, as the kernel names it. At the directory itself may be a dead mount, which
+    must not be looked into, so only its parents are resolved.
+    """
+    if options.mount is None:
+        return None
+    path = Path(os.path.abspath(options.mount))
+    return path.parent.resolve() / path.name
 
 
 def node_roots(cache: Path, namespace: str, name: str, nodes: int) -> tuple[Path, ...]:
@@ -105,6 +117,8 @@ def up(options: Options, fmt: Format) -> int:
 def _check_options(documents: Documents, options: Options) -> None:
     if options.mount:
         checks.may_mount()
+    elif options.mount_mode:
+        raise UserError("--mount-mode without --mount", hint="Say where with --mount DIR")
     datasets = documents.datasets
     named = ", ".join(str(path) for path in options.files)
     if not datasets and documents.dataloads:
@@ -150,7 +164,7 @@ def _up_one(
 
 
 def _revive(record: RunRecord, options: Options, fmt: Format) -> RunRecord:
-    """Start the nodes again whose supervisor was killed; the others go on."""
+    """Start the nodes again whose launcher was killed; the others go on."""
     started = {
         node.node: launch.start(node.node, node.root, node.config)
         for node in record.nodes
@@ -171,7 +185,8 @@ def _check_same(record: RunRecord, dataset: Dataset, options: Options) -> None:
     from cacheop.api.dataset import parse_dataset
 
     config = json.loads(record.nodes[0].config.read_text())
-    mount = str(options.mount.absolute()) if options.mount else ""
+    mount = str(mount_point(options) or "")
+    mode = next((m.get("mode", "") for m in config["mounts"]), "")
     roots = tuple(node.root for node in record.nodes)
     wanted = node_roots(cache_dir(options), dataset.namespace, dataset.name, options.nodes)
     different = [
@@ -179,6 +194,7 @@ def _check_same(record: RunRecord, dataset: Dataset, options: Options) -> None:
         for what, same in (
             ("spec", parse_dataset(config["dataset"]) == dataset),
             ("--mount", mount == record.mount),
+            ("--mount-mode", mode == options.mount_mode),
             ("--nodes or --cache", wanted == roots),
         )
         if not same
@@ -198,7 +214,7 @@ def _start(
 
     namespace, name = dataset.namespace, dataset.name
     roots = node_roots(cache_dir(options), namespace, name, options.nodes)
-    mount = options.mount.absolute() if options.mount else None
+    mount = mount_point(options)
     secret_files.resolve(dataset, documents.secrets, os.environ)
     checks.tiers(dataset)
     with traces.removed_on_failure(roots, mount):
@@ -223,7 +239,7 @@ def _launch(
         name=name,
         file=_file_of(dataset, options.files),
         nodes=(),
-        mount=str(options.mount.absolute()) if options.mount else "",
+        mount=str(mount_point(options) or ""),
         started=time.time(),
         run_dir=run_dir,
     )
@@ -284,6 +300,7 @@ def _write_configs(
         token, token_file = secrets.token_hex(32), str(directory / "token")
         local.replace_file(Path(token_file), token + "\n", mode=0o600)
         local.replace_file(record.client_token, client_token(token) + "\n", mode=0o600)
+    mounts = [{"target": record.mount, "mode": options.mount_mode}] if record.mount else []
     configs = []
     for k, root in enumerate(roots):
         config = {
@@ -297,7 +314,7 @@ def _write_configs(
             "http": _node_address("--http", options.http, k),
             "tcp": _node_address("--listen", options.listen, k),
             "token_file": token_file,
-            "mounts": [{"target": record.mount}] if record.mount and k == 0 else [],
+            "mounts": mounts if k == 0 else [],
         }
         path = directory / f"node-{k}.json"
         local.replace_file(path, json.dumps(config, indent=1) + "\n", mode=0o600)
@@ -332,7 +349,7 @@ def _wait_all(
 
 
 def _stay(records: list[RunRecord], fmt: Format) -> None:
-    """Until KeyboardInterrupt; CacheopError when a supervisor ends by itself."""
+    """Until KeyboardInterrupt; CacheopError when a launcher ends by itself."""
     output.note("Running until ^C or SIGTERM.", fmt)
     sys.stdout.flush()
     while True:
@@ -341,7 +358,7 @@ def _stay(records: list[RunRecord], fmt: Format) -> None:
             dead = [n for n in record.nodes if not local.is_alive(n)]
             if dead:
                 last = (launch.log_tail(dead[0].config) or ["it wrote nothing"])[-1]
-                raise CacheopError(f"the supervisor of {dead[0].node} ended: {last}")
+                raise CacheopError(f"the launcher of {dead[0].node} ended: {last}")
 
 
 def _stop_all(records: list[RunRecord], fmt: Format) -> None:

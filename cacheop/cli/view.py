@@ -110,6 +110,7 @@ def summary(record: RunRecord, nodes: Sequence[Mapping[str, Any]]) -> dict[str, 
         "origin_ratio": origin_bytes / bytes_total if bytes_total else None,
         "read_bytes": sum(n.get("read_bytes") or 0 for n in live),
         "hit_ratio": hit_ratio(live),
+        "mounts": [mount for n in live for mount in n.get("mounts") or ()],
         "nodes": list(nodes),
     }
 
@@ -233,21 +234,30 @@ def detail_lines(dataset: Mapping[str, Any]) -> list[str]:
             f'CACHEOP_TOKEN="$(cat client-token)", a copy of {dataset["client_token_file"]}'
         )
     skipped: object = next((n["skipped"] for n in nodes if n.get("skipped")), {})
-    return lines + skipped_lines(skipped)
+    return lines + other_mount_lines(dataset) + skipped_lines(skipped)
 
 
 def mounts_text(dataset: Mapping[str, Any]) -> str:
     """` and below /mnt/demo (mount mode Fuse: why)`, or nothing."""
     if not dataset["mount"]:
         return ""
-    modes = {
-        ": ".join(str(m[key]) for key in ("mode", "why") if m.get(key))
-        for n in dataset["nodes"]
-        for m in n.get("mounts") or ()
-        if m.get("target") == dataset["mount"] and m.get("mode")
-    }
+    modes = {mode_text(m) for m in dataset["mounts"] if m.get("target") == dataset["mount"]} - {""}
     mode = f" (mount mode {', '.join(sorted(modes))})" if modes else ""
     return f" and below {dataset['mount']}{mode}"
+
+
+def mode_text(mount: Mapping[str, Any]) -> str:
+    """`Fuse: why`."""
+    return ": ".join(str(mount[key]) for key in ("mode", "why") if mount.get(key))
+
+
+def other_mount_lines(dataset: Mapping[str, Any]) -> list[str]:
+    """One line for each mount besides the one that `up` made."""
+    return [
+        f"mounted at {m['target']} (mount mode {mode_text(m)}), version {m.get('version')}"
+        for m in dataset["mounts"]
+        if m.get("target") != dataset["mount"]
+    ]
 
 
 def skipped_lines(skipped: object) -> list[str]:

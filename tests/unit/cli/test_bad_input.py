@@ -112,6 +112,11 @@ def test_a_port_that_is_taken(cacheop, dataset):
     assert "Address already in use" in line
 
 
+def test_a_mount_mode_needs_a_mount_and_must_be_one(cacheop, dataset):
+    assert "without --mount" in cacheop.fails(2, "up", "-f", dataset(), "--mount-mode", "Fuse")
+    assert "--mount-mode" in cacheop.fails(2, "up", "-f", dataset(), "--mount-mode", "Fast")
+
+
 def test_several_datasets_cannot_share_a_mount(cacheop, dataset):
     files = ("-f", dataset(), "-f", dataset(DATASET.replace("demo}", "two}"), "two.yaml"))
     assert "one Dataset" in cacheop.fails(2, "up", *files, "--mount", "/mnt/x")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cacheop.cli import probes
+from cacheop.cli import mount_modes, probes
+from cacheop.cli.doctor import mount_findings
 
 BASE = "kind: Dataset\napiVersion: cacheop.io/v1alpha1\nmetadata: {name: demo}\nspec:\n  mounts:\n"
 
@@ -84,3 +85,49 @@ def test_for_people(cacheop):
     assert done.returncode == 0, done.stdout
     assert "OK    kernel: " in done.stdout or "WARN  kernel: " in done.stdout
     assert "This machine" in done.stderr
+
+
+GIB = 1 << 30
+
+
+def machine(**different):
+    usual = {"root": True, "fuse": True, "kernel": (6, 18), "file_system": "ext4"}
+    return mount_modes.Machine(**usual | {"available_bytes": 24 * GIB} | different)
+
+
+@pytest.mark.parametrize(
+    ("different", "total_bytes", "complete", "mode", "says"),
+    [
+        ({}, 90 * GIB, True, "Native", "every file"),
+        ({}, 12 * GIB, False, "ZeroOpen", "12.0 GiB of 24.0 GiB"),
+        ({}, 12 * GIB + 1, False, "Passthrough", "more than half"),
+        ({"file_system": "tmpfs"}, GIB, False, "Passthrough", "tmpfs"),
+        ({"kernel": (6, 8)}, 90 * GIB, False, "Fuse", "needs Linux 6.9, this is 6.8"),
+        ({"file_system": "overlay"}, 90 * GIB, False, "Fuse", "overlayfs"),
+    ],
+)
+def test_what_auto_takes(different, total_bytes, complete, mode, says):
+    found, why = mount_modes.automatic(machine(**different), total_bytes, complete=complete)
+    assert found == mode
+    assert says in why
+
+
+def test_the_modes_that_can_be_had():
+    assert "Native, ZeroOpen, Passthrough, Fuse. Auto" in probes.modes(machine()).found
+    old = probes.modes(machine(kernel=(5, 15))).found
+    assert "Native, ZeroOpen, Fuse. not Passthrough: needs Linux 6.9, this is 5.15" in old
+    assert old.endswith("else Fuse")
+    assert probes.modes(machine(fuse=False)).found.startswith("Native. not ZeroOpen: no /dev/fuse")
+    assert probes.modes(machine(root=False)).level == "WARN"
+
+
+def test_running_mounts_tell_their_mode_or_what_it_would_be():
+    status = {"version": "ab", "bytes_total": GIB, "cached_percentage": 50.0, "mounts": []}
+    (found,) = mount_findings("demo", status, machine())
+    assert "none; Auto would take ZeroOpen: 1.0 GiB of 24.0 GiB" in found.found
+    (found,) = mount_findings("demo", status | {"cached_percentage": 100.0}, machine())
+    assert "Native" in found.found
+    assert mount_findings("demo", status, machine(root=False)) == []
+    mounts = [{"target": "/a", "mode": "Fuse", "why": "asked for"}, {"target": "/b", "mode": "X"}]
+    found = mount_findings("demo", status | {"mounts": mounts}, machine())
+    assert [f.found for f in found] == ["/a, mode Fuse: asked for", "/b, mode X"]

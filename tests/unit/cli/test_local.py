@@ -56,7 +56,7 @@ def test_other_users_find_records_but_not_what_is_private(run_dir):
     assert (run_dir / "default.demo.json").stat().st_mode & 0o777 == 0o644
 
 
-def test_alive_means_that_very_supervisor(run_dir):
+def test_alive_means_that_very_launcher(run_dir):
     config = str(run_dir / "c.json")
     sleeper = [sys.executable, "-c", "import time; time.sleep(60)", config]
     with subprocess.Popen(sleeper) as process:

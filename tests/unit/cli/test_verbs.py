@@ -201,7 +201,7 @@ def test_down_all(cacheop):
     assert len(cacheop.json("down", "--all")["datasets"]) == 2
 
 
-def test_down_cleans_up_after_a_killed_supervisor(cacheop):
+def test_down_cleans_up_after_a_killed_launcher(cacheop):
     record = cacheop.fake()
     cacheop.close()
     assert cacheop("down").returncode == 0

@@ -106,3 +106,15 @@ def test_versions():
     row = {"version": "v", "files": 1, "bytes": 1, "cached_bytes": 0, "created": 1.7e9}
     assert view.version_row(row | {"current": True, "in_use": True})[-1] == "current, in use"
     assert view.version_row(row | {"current": False, "in_use": False})[-1] == "-"
+
+
+def test_every_mount_is_told():
+    mounts = [
+        {"target": "/mnt/x", "mode": "ZeroOpen", "why": "small", "version": "ab"},
+        {"target": "/mnt/y", "mode": "Native", "why": "all here", "version": "cd"},
+    ]
+    found = view.summary(record(mount="/mnt/x"), [node(mounts=mounts)])
+    assert found["mounts"] == mounts
+    lines = view.detail_lines(found)
+    assert lines[0].endswith("and below /mnt/x (mount mode ZeroOpen: small)")
+    assert "mounted at /mnt/y (mount mode Native: all here), version cd" in lines
