@@ -1,0 +1,49 @@
+"""One big file, warm: by reads of 1 MiB and through a mapping."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.mount.figures import Series
+from benchmarks.mount.goals import BIG_COLD, BIG_MAP, BIG_READ
+from benchmarks.mount.juicefs import FLAGS, volume
+from benchmarks.mount.systems import ext4, fill, mounted
+
+if TYPE_CHECKING:
+    from benchmarks.mount.place import Place
+    from benchmarks.mount.systems import System
+
+RATE = "MB/s"
+
+
+def measure(place: Place) -> list[Series]:
+    """Each mode beside ext4, then JuiceFS."""
+    fill(place)
+    rows: list[Series] = []
+    for mode in place.modes:
+        with mounted(place, mode) as cacheop:
+            rows += warm(place, cacheop.system(mode), place.sizes.rounds)
+    with volume(place, "juicefs-big", place.big) as juicefs:
+        for flags in FLAGS:
+            with juicefs.mounted(flags) as system:
+                if flags == next(iter(FLAGS)):
+                    cold = Series(BIG_COLD, system.name, RATE, system.mode)
+                    cold.samples.append(place.run(system, place.big))
+                    rows.append(cold)
+                rows += warm(place, system, place.sizes.few_rounds)
+    return rows
+
+
+def warm(place: Place, system: System, rounds: int) -> list[Series]:
+    """The first pass compares checksums and is not timed; ext4 and the system in turn."""
+    place.verify(system, place.big)
+    rows = []
+    for what, kind in ((BIG_READ, "read"), (BIG_MAP, "map")):
+        row = Series(what, system.name, RATE, system.mode)
+        for one in (ext4(place), system):
+            place.run(one, place.big, kind=kind)
+        for _ in range(rounds):
+            row.beside.append(place.run(ext4(place), place.big, kind=kind))
+            row.samples.append(place.run(system, place.big, kind=kind))
+        rows.append(row)
+    return rows

@@ -1,0 +1,65 @@
+"""Files that come from the origin while they are read, beside `cacheop load` of the same files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmarks.mount.figures import Sample, Series
+from benchmarks.mount.goals import BIG_COLD, COLD, with_readers
+from benchmarks.mount.machine import cpu_by_name, drop_caches
+from benchmarks.mount.systems import AUTO, mounted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.mount.fleet import Item
+    from benchmarks.mount.place import Place
+    from benchmarks.mount.systems import Cacheop
+
+MANY = 8
+LOAD = "load"
+LEAST_FROM_ORIGIN = 0.99
+
+
+def measure(place: Place) -> list[Series]:
+    """Small files by many readers, the big one by one that reads on and on."""
+    rows = []
+    with mounted(place, AUTO) as cacheop:
+        for what, folder, items, readers, unit in (
+            (with_readers(COLD, MANY), "small", place.small, MANY, "files/s"),
+            (BIG_COLD, "big", place.big, 1, "MB/s"),
+        ):
+            row = Series(what, AUTO, unit, cacheop.system(AUTO).mode, baseline=LOAD)
+            for seed in range(place.sizes.few_rounds + 1):
+                row.beside.append(loaded(cacheop, folder, items))
+                row.samples.append(read(place, cacheop, folder, items, readers, seed))
+            place.verify(cacheop.system(AUTO), items)
+            rows.append(row)
+    return rows
+
+
+def loaded(cacheop: Cacheop, folder: str, items: Sequence[Item]) -> Sample:
+    """What the store can fill."""
+    cacheop.evict(folder)
+    drop_caches()
+    processes = cacheop.processes()
+    before = cpu_by_name(processes)
+    rate = cacheop.load(folder)
+    after = cpu_by_name(processes)
+    total = sum(length for _, _, length in items)
+    spent = {name: after[name] - before[name] for name in before}
+    return Sample(total / rate, len(items), total, spent)
+
+
+def read(
+    place: Place, cacheop: Cacheop, folder: str, items: Sequence[Item], readers: int, seed: int
+) -> Sample:
+    """Read through the mount what nobody has here. Raises RuntimeError if somebody had."""
+    cacheop.evict(folder)
+    drop_caches()
+    before = int(cacheop.status()["origin_bytes"])
+    sample = place.run(cacheop.system(AUTO), items, readers=readers, seed=seed)
+    came = int(cacheop.status()["origin_bytes"]) - before
+    if came < LEAST_FROM_ORIGIN * sample.bytes:
+        raise RuntimeError(f"only {came:,} of {sample.bytes:,} bytes came from the origin")
+    return sample

@@ -1,0 +1,92 @@
+"""The figures for people, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Literal
+
+from benchmarks.report import RESULTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from benchmarks.mount.figures import Figure
+
+WIDTH = 200
+_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("what", "left"),
+    ("system", "left"),
+    ("chosen", "left"),
+    ("value", "right"),
+    ("spread", "right"),
+    ("baseline", "right"),
+    ("ratio", "right"),
+    ("x JuiceFS", "right"),
+    ("x fastest", "right"),
+    ("CPU us/file", "right"),
+    ("CPU s/GB", "right"),
+    ("goal", "left"),
+    ("met", "left"),
+)
+
+
+def show(title: str, figures: Sequence[Figure]) -> None:
+    """One line a figure, rows of one kind together."""
+    from rich.console import Console
+    from rich.table import Table
+
+    order = list(dict.fromkeys(figure.what for figure in figures))
+    table = Table(
+        title=title,
+        caption="CPU of the readers and of all processes that serve them; the baseline's behind /",
+    )
+    for column, justify in _COLUMNS:
+        table.add_column(column, justify=justify)
+    previous = ""
+    for figure in sorted(figures, key=lambda f: order.index(f.what)):
+        if previous and previous != figure.what:
+            table.add_section()
+        table.add_row(*_cells(figure, figure.what if figure.what != previous else ""))
+        previous = figure.what
+    console = Console(width=WIDTH)
+    console.print(table)
+    for figure in figures:
+        if figure.note:
+            console.print(f"{figure.what}, {figure.system}: {figure.note}", highlight=False)
+
+
+def _cells(figure: Figure, what: str) -> list[str]:
+    def number(value: float | None, scale: float = 1.0) -> str:
+        return "" if value is None else f"{value * scale:,.3g}"
+
+    def beside(ours: float | None, theirs: float | None, scale: float = 1.0) -> str:
+        return " / ".join(text for text in (number(ours, scale), number(theirs, scale)) if text)
+
+    low, high = figure.spread
+    return [
+        what,
+        figure.system,
+        figure.mode.partition(":")[0] if not figure.system.startswith("JuiceFS") else "",
+        f"{figure.value:,.4g} {figure.unit}",
+        f"{low:,.3g} to {high:,.3g}",
+        "" if figure.baseline_value is None else f"{figure.baseline} {figure.baseline_value:,.4g}",
+        number(figure.ratio),
+        number(figure.x_juicefs),
+        number(figure.x_juicefs_fastest),
+        beside(figure.cpu_seconds_per_file, figure.baseline_cpu_seconds_per_file, 1e6),
+        beside(figure.cpu_seconds_per_gigabyte, figure.baseline_cpu_seconds_per_gigabyte),
+        "; ".join(figure.goals),
+        {True: "yes", False: "NO", None: ""}[figure.met],
+    ]
+
+
+def write(figures: Sequence[Figure], directory: Path = RESULTS) -> Path:
+    """results/mount.json: every figure with its runs, goals and whether they were met."""
+    directory.mkdir(exist_ok=True)
+    path = directory / "mount.json"
+    path.write_text(
+        json.dumps([{**asdict(figure), "met": figure.met} for figure in figures], indent=2) + "\n"
+    )
+    return path
