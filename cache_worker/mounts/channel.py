@@ -70,7 +70,7 @@ class Channel:
             if count < _HEADER_BYTES:
                 continue
             length, op, unique, node = kernel.IN_HEAD.unpack_from(self._landing)
-            self._counters[op if op < 64 else _OTHER_OPS] += 1  # noqa: PLR2004 - of COUNTERS
+            self._counters[op if op < 64 else _OTHER_OPS] += 1
             if length == count:
                 body = self._bodies[: count - _HEADER_BYTES]
                 return Request(op, unique, node, body, LANDING)
@@ -136,13 +136,20 @@ class Channel:
             self._give_back(request.place)
         return taken
 
-    def interrupt(self, unique: int) -> None:
-        """End the request `unique` with EINTR if it waits, here or in another process.
+    def interrupt(self, unique: int, *, dropped: bool) -> bool:
+        """End the request `unique` with EINTR if it waits long, here or in another process.
 
-        Who has it there finds out when it answers.
+        `dropped`: it waited here and nobody will answer it but we. In another process, who has it
+        finds out when it answers. False: another process has just received it; look again.
         """
-        if self._lane.ring.waiting(unique):
+        lane = self._lane
+        if dropped and (place := lane.place_of(unique)) is not None:
+            self.fail(Request(0, unique, 0, b"", place), errno.EINTR)
+        elif lane.ring.waits_elsewhere(unique, lane.number):
             self._write(kernel.failure(unique, errno.EINTR))
+        elif lane.ring.just_came(unique, lane.number):
+            return False
+        return True
 
     def resend(self) -> None:
         """Ask for what was handed out and not answered; a kernel that cannot is not asked."""
@@ -176,5 +183,3 @@ class Channel:
 def _parse(message: memoryview, place: int) -> Request:
     _, op, unique, node = kernel.IN_HEAD.unpack_from(message)
     return Request(op, unique, node, message[_HEADER_BYTES:], place)
-
-

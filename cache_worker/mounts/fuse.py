@@ -16,7 +16,7 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from cache_worker.mounts import kernel, readahead
+from cache_worker.mounts import kernel
 from cache_worker.mounts.line import Read
 from cache_worker.mounts.stored import COLD, MISS
 from cache_worker.mounts.tree import ROOT_NODE
@@ -24,12 +24,12 @@ from cacheop.api.chunk import CHUNK_BYTES
 from cacheop.api.index import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from cache_worker.mounts.channel import Channel
+    from cache_worker.mounts.channel import Channel, Request
     from cache_worker.mounts.line import Line
     from cache_worker.mounts.opens import Opens
-    from cache_worker.mounts.ring import Lane, Request
+    from cache_worker.mounts.readahead import Stream
     from cache_worker.mounts.stored import StoredVersion
     from cache_worker.mounts.tree import Tree
 
@@ -42,6 +42,7 @@ XATTR_VERSION = b"user.cacheop.version"
 
 _KEEP_DIRECTORY = kernel.OPEN_OUT.pack(0, kernel.FOPEN_KEEP_CACHE | kernel.FOPEN_CACHE_DIR, 0)
 _MALFORMED = (struct.error, IndexError, ValueError, OverflowError)
+_OF_NO_NODE = frozenset({kernel.INIT, kernel.INTERRUPT, kernel.DESTROY, kernel.STATFS})
 _OF_FILES = frozenset({kernel.OPEN, kernel.READ, kernel.LSEEK})
 _OF_DIRECTORIES = frozenset({kernel.LOOKUP, kernel.OPENDIR, kernel.READDIR, kernel.READDIRPLUS})
 
@@ -56,24 +57,25 @@ class FuseMount:
         stored: StoredVersion,
         line: Line,
         opens: Opens,
-        others: Iterable[Lane] = (),
+        init: Callable[[Request, int], None],
     ) -> None:
         self._channel = channel
         self._tree = tree
         self._stored = stored
         self._rows = stored.index.rows
+        self._is_directory = stored.index.is_directory
         self._line = line
         self._opens = opens
-        self._others = tuple(others)
-        """Lanes of the other processes that serve this mount."""
+        self._silent = bool(opens.wanted & kernel.NO_OPEN_SUPPORT)
+        """Whether the kernel opens files and directories without asking."""
         self._view = memoryview(bytearray(kernel.READ_MAX_BYTES))  # main thread's
-        self._streams: dict[int, readahead.Stream] = {}  # main thread's
+        self._streams: dict[int, Stream] = {}  # main thread's
         self._cold: SimpleQueue[Read] = SimpleQueue()
         self._disk_threads = 0
         self._answers: dict[int, Callable[[Request, int], None]] = {
             kernel.LOOKUP: self._lookup,
             kernel.GETATTR: self._getattr,
-            kernel.OPEN: opens.open,
+            kernel.OPEN: self._open,
             kernel.READ: self._read,
             kernel.RELEASE: opens.release,
             kernel.RELEASEDIR: self._done,
@@ -85,6 +87,7 @@ class FuseMount:
             kernel.LISTXATTR: self._listxattr,
             kernel.LSEEK: self._lseek,
             kernel.INTERRUPT: self._interrupt,
+            kernel.INIT: init,
             kernel.DESTROY: self._done,
         }
 
@@ -96,23 +99,22 @@ class FuseMount:
 
     def dispatch(self, request: Request) -> None:
         """Answer one request, or see to it that it is answered. Whatever it says, we live."""
-        op, node = request.op, request.node
+        op, row = request.op, request.node - 2
         answer = self._answers.get(op)
         if answer is None:
             if op not in kernel.NO_ANSWER:
                 code = errno.EROFS if op in kernel.WRITES else errno.ENOSYS
                 self._channel.fail(request, code)
             return
-        row = node - 2 if node != ROOT_NODE else ROOT
-        if not ROOT <= row < self._rows:  # RELEASE and INTERRUPT come with good ones or 0
-            if op != kernel.INTERRUPT and op not in {kernel.DESTROY, kernel.STATFS}:
+        if not 0 <= row < self._rows:
+            if request.node != ROOT_NODE and op not in _OF_NO_NODE:
                 self._channel.fail(request, errno.ESTALE)
                 return
             row = ROOT
         try:
-            if op in _OF_FILES and self._stored.index.is_directory(row):
+            if op in _OF_FILES and (row == ROOT or self._is_directory(row)):
                 self._channel.fail(request, errno.EISDIR)
-            elif op in _OF_DIRECTORIES and not self._stored.index.is_directory(row):
+            elif op in _OF_DIRECTORIES and row != ROOT and not self._is_directory(row):
                 self._channel.fail(request, errno.ENOTDIR)
             else:
                 answer(request, row)
@@ -120,8 +122,15 @@ class FuseMount:
             if op != kernel.INTERRUPT:
                 self._channel.fail(request, errno.EIO)
 
+    def _open(self, request: Request, row: int) -> None:
+        if kernel.SIZE_IN.unpack_from(request.body)[0] & os.O_ACCMODE:
+            self._channel.fail(request, errno.EROFS)
+            return
+        self._opens.open(request, row)
+        self._line.touch(row)
+
     def _lookup(self, request: Request, row: int) -> None:
-        self._channel.answer(request, self._tree.lookup(row, bytes(request.body[:-1])))
+        self._channel.answer(request, self._tree.lookup(row, _name(request.body)))
 
     def _getattr(self, request: Request, row: int) -> None:
         self._channel.answer(request, kernel.attributes_answer(self._tree.attributes(row)))
@@ -144,7 +153,6 @@ class FuseMount:
 
     def _answered(self, read: Read, payload: bytes | None, errno_code: int) -> None:
         """The worker's answer to a read that missed. On the line's thread."""
-        assert read.request is not None, "hints have another"
         if errno_code:
             # EAGAIN from a file means "nothing yet" to readers: Python's read() returns None on it.
             code = errno.EBUSY if errno_code == errno.EAGAIN else errno_code
@@ -162,6 +170,8 @@ class FuseMount:
         size = self._stored.index.size(row)
         if size <= CHUNK_BYTES:
             return
+        from cache_worker.mounts import readahead  # not before the first requests
+
         stream = self._streams.pop(row, None) or readahead.Stream()
         self._streams[row], chunks = readahead.advance(stream, size, offset, length)
         if len(self._streams) > STREAMS_MAX:
@@ -171,7 +181,6 @@ class FuseMount:
 
     def _attempt(self, read: Read, view: memoryview, *, wait: bool) -> None:
         """Read now; what is not there (any more) is asked for again. On any thread."""
-        assert read.request is not None, "nobody attempts a hint"
         count = self._stored.read(read.row, read.offset, view, wait=wait)
         if count >= 0:
             self._channel.answer(read.request, view[:count])
@@ -179,11 +188,13 @@ class FuseMount:
             self._later(read)
         elif count == MISS and read.tries < TRIES_MAX:
             read.tries += 1
+            self._channel.hurry(read.request, hurried=False)
             self._line.ask(read)
         else:
             self._channel.fail(read.request, errno.EIO)
 
     def _later(self, read: Read) -> None:
+        self._channel.hurry(read.request, hurried=True)
         self._cold.put(read)
         if self._disk_threads < DISK_THREADS and self._cold.qsize() > 0:
             self._disk_threads += 1
@@ -198,10 +209,10 @@ class FuseMount:
     # -- directories and attributes ---------------------------------------------------------------
 
     def _opendir(self, request: Request, _row: int) -> None:
-        if self._opens.asks:
-            self._channel.answer(request, _KEEP_DIRECTORY)
-        else:
+        if self._silent:
             self._channel.fail(request, errno.ENOSYS)
+        else:
+            self._channel.answer(request, _KEEP_DIRECTORY)
 
     def _readdir(self, request: Request, row: int) -> None:
         _, offset, limit_bytes = kernel.READ_IN.unpack_from(request.body)
@@ -215,8 +226,7 @@ class FuseMount:
         self._channel.answer(request, self._tree.statfs())
 
     def _getxattr(self, request: Request, row: int) -> None:
-        name = bytes(request.body[kernel.SIZE_OUT.size : -1])
-        value = self._xattrs(row).get(name)
+        value = self._xattrs(row).get(_name(request.body[kernel.SIZE_OUT.size :]))
         if value is None:
             self._channel.fail(request, errno.ENODATA)
         else:
@@ -259,14 +269,17 @@ class FuseMount:
     def _interrupt(self, request: Request, _row: int) -> None:
         """Let a killed reader leave at once. The kernel takes an answer from any lane."""
         (unique,) = kernel.UNIQUE_IN.unpack_from(request.body)
-        waiting = self._line.drop(unique) or self._opens.drop(unique)
-        if waiting is not None:
-            self._channel.fail(waiting, errno.EINTR)
-        elif any(lane.has_parked(unique) for lane in self._others):
-            self._channel.fail(request._replace(unique=unique), errno.EINTR)
-        elif any(lane.lands(unique) for lane in self._others):
+        dropped = self._line.drop(unique) or self._opens.drop(unique)
+        if not self._channel.interrupt(unique, dropped=dropped):
             self._channel.fail(request, errno.EAGAIN)  # come again: it is about to be parked
-        # Else it is answered in a moment: nothing but the line and the holder wait for long.
 
     def _done(self, request: Request, _row: int) -> None:
         self._channel.answer(request)
+
+
+def _name(text: memoryview | bytes) -> bytes:
+    """A name as the kernel sends it, with a NUL behind it. ValueError without one."""
+    name, end, rest = bytes(text).partition(b"\0")
+    if not end or rest:
+        raise ValueError("a name ends with NUL")
+    return name

@@ -12,21 +12,22 @@ import contextlib
 import errno
 import os
 import select
-import socket
 import threading
 import time
 from collections import Counter, deque
-from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-from cacheop.api import wire
 from cacheop.api.errors import CacheopError, ProtocolError, WorkerUnavailable, from_wire
 
+# The socket, and what speaks the protocol, are imported by the line's thread: the first requests
+# after a restart need not wait for that.
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
-    from cache_worker.mounts.ring import Request
+    from cache_worker.mounts.channel import Request
+    from cacheop.api import wire
 
 RETRY_SECONDS = 0.05
 REFUSED_RETRY_SECONDS = 0.1
@@ -38,30 +39,40 @@ INLINE_TRIES = 3
 TOUCHED_ROWS = 20_000  # a frame
 RECEIVE_BYTES = 1 << 20
 SOCKET_PATH_BYTES = 107
+ERROR, EVENT = 3, 4  # kinds of frames, as in cacheop.api.wire
 
 
-@dataclass(slots=True)
 class Read:
-    """A span of a file that a request of the kernel waits for."""
+    """One request that waits for the worker to have bytes of a file."""
 
-    request: Request | None
-    """Whose; None: nobody waits (a hint)."""
-    row: int
-    offset: int
-    length: int
-    then: Callable[[Read, bytes | None, int], None]
-    """Called once on the line's thread: (read, payload, errno). Payload None and errno 0 mean that
-    the file holds the bytes now."""
-    tries: int = 0
-    """How often the store did not have what the worker had just put there."""
-    asked: float = 0.0
-    """time.monotonic() of the latest question."""
+    __slots__ = ("asked", "length", "offset", "request", "row", "then", "tries")
+
+    def __init__(
+        self,
+        request: Request,
+        row: int,
+        offset: int,
+        length: int,
+        then: Callable[[Read, bytes | None, int], None],
+    ) -> None:
+        self.request = request
+        """Parked."""
+        self.row, self.offset, self.length = row, offset, length
+        self.then = then
+        """Called once with (read, payload, errno), on the line's thread, unless dropped before.
+
+        No payload and errno 0: the store holds the bytes now.
+        """
+        self.tries = 0
+        """How often the store did not have what the worker had just put there."""
+        self.asked = 0.0
+        """time.monotonic() of the latest question."""
 
 
 class Line:
-    """Connection to `<root>/worker.sock`, made again whenever it breaks, bound to one version.
+    """Connection to `path`, made again whenever it breaks, bound to `version`.
 
-    `ticked()` runs on the line's thread once a second; what it returns is sent to the worker.
+    `ticked()` runs on its thread once a second.
     """
 
     def __init__(
@@ -70,65 +81,84 @@ class Line:
         version: str,
         *,
         grace_seconds: float,
-        ticked: Callable[[], dict[str, object] | None],
+        ticked: Callable[[], None],
         report: Callable[[str], None],
     ) -> None:
-        self.version = version
+        self.connections = 0
+        """How many there were: what one worker was told, the next has not heard."""
         self._path = path
+        self._version = version
         self._grace_seconds = grace_seconds
         self._ticked = ticked
         self._report = report
         self._ids = count(1)
         self._waiting: dict[int, Read] = {}
-        self._outbox: deque[bytes] = deque()
+        self._outbox: deque[tuple[int, dict[str, object]]] = deque()
         self._touched: deque[int] = deque(maxlen=1_000_000)
         self._lost: float | None = time.monotonic()
         self._connected = 0.0
+        self._tick = time.monotonic() + TICK_SECONDS
         self._said = ""
+        self._started = False
         self._doorbell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def start(self) -> None:
-        """Start the thread; a daemon, it ends with the process."""
+        """Start the thread if it does not run; a daemon, it ends with the process."""
+        if self._started:
+            return
+        self._started = True
         threading.Thread(target=self._run, name="worker line", daemon=True).start()
 
     def ask(self, read: Read) -> None:
-        """Get the bytes of `read` into the store; its `then` is called once, unless dropped."""
+        """Get the bytes of `read` into the store; `read.then` is called once, unless dropped."""
         read.asked = time.monotonic()
         request = next(self._ids)
         self._waiting[request] = read
-        self._outbox.append(self._frame(request, read))
-        os.eventfd_write(self._doorbell, 1)
+        self._send(request, self._question(read))
 
     def hint(self, row: int, offset: int) -> None:
         """Ask for the chunk at `offset` ahead of a reader; nobody waits for the answer."""
+        self.tell(
+            {"op": "read", "version": self._version, "row": row, "offset": offset, "length": 1}
+        )
+
+    def tell(self, meta: dict[str, object]) -> None:
+        """Send what is only of use to a worker that is there; nobody waits for the answer."""
         if self._lost is None:
-            self._outbox.append(self._frame(next(self._ids), Read(None, row, offset, 1, _nobody)))
-            os.eventfd_write(self._doorbell, 1)
+            self._send(next(self._ids), meta)
 
     def touch(self, row: int) -> None:
         """Count one opening of `row`; the worker hears of it within a second or so."""
         self._touched.append(row)
 
-    def drop(self, unique: int) -> Request | None:
-        """Forget the read of the request `unique`; that request, if it waited here."""
+    def drop(self, unique: int) -> bool:
+        """Forget the read that the kernel calls `unique`; True if it waited here."""
         for number, read in list(self._waiting.items()):
-            if read.request is not None and read.request.unique == unique:
-                return read.request if self._waiting.pop(number, None) is not None else None
-        return None
+            if read.request.unique == unique:
+                return self._waiting.pop(number, None) is not None
+        return False
 
-    def _frame(self, request: int, read: Read) -> bytes:
+    def _send(self, number: int, meta: dict[str, object]) -> None:
+        self._outbox.append((number, meta))
+        os.eventfd_write(self._doorbell, 1)
+
+    def _question(self, read: Read) -> dict[str, object]:
         meta: dict[str, object] = {
             "op": "read",
-            "version": self.version,
+            "version": self._version,
             "row": read.row,
             "offset": read.offset,
             "length": read.length,
         }
         if read.tries >= INLINE_TRIES:
             meta["inline"] = True
-        return wire.encode_head(wire.REQUEST, request, meta, 0)
+        return meta
 
     def _run(self) -> None:
+        import socket
+
+        from cacheop.api import wire
+
         while True:
             pause_seconds = RETRY_SECONDS
             try:
@@ -138,6 +168,7 @@ class Line:
                     decoder = wire.Decoder()
                     self._bind(sock, decoder)
                     self._lost, self._connected = None, time.monotonic()
+                    self.connections += 1
                     self._say("the worker is there")
                     self._converse(sock, decoder)
             except OSError as error:  # CacheopError among them
@@ -147,6 +178,8 @@ class Line:
                         self._fail_all(error.errno_code)
                 self._say(f"waiting for the worker: {error}")
             self._lost = self._lost or time.monotonic()
+            if time.monotonic() >= self._tick:
+                self._tick_now()
             self._expire()
             time.sleep(pause_seconds)
 
@@ -158,18 +191,17 @@ class Line:
 
     def _bind(self, sock: socket.socket, decoder: wire.Decoder) -> None:
         request = next(self._ids)
-        meta = {"op": "bind", "version": self.version}
-        sock.sendall(wire.encode_head(wire.REQUEST, request, meta, 0))
+        sock.sendall(_frame(request, {"op": "bind", "version": self._version}))
         deadline = time.monotonic() + BIND_SECONDS
         while time.monotonic() < deadline:
             for frame in decoder.feed(_receive(sock)):
-                if frame.request_id != request or frame.kind == wire.EVENT:
+                if frame.request_id != request or frame.kind == EVENT:
                     continue
-                if frame.kind == wire.ERROR:
+                if frame.kind == ERROR:
                     raise from_wire(frame.meta)
-                found = str(frame.meta.get("version", ""))
-                if self.version != found:
-                    raise ProtocolError(f"bound to version {found!r}, not {self.version!r}")
+                found = frame.meta.get("version")
+                if found != self._version:
+                    raise ProtocolError(f"bound to version {found!r}, not {self._version!r}")
                 return
         raise WorkerUnavailable("the worker does not answer `bind`")
 
@@ -178,26 +210,22 @@ class Line:
         self._outbox.clear()
         # After the clearing: a read that came in between may be asked for twice, never not at all.
         out = bytearray()
-        for request, read in list(self._waiting.items()):
-            out += self._frame(request, read)
+        for number, read in list(self._waiting.items()):
+            out += _frame(number, self._question(read))
         poll = select.poll()
         poll.register(self._doorbell, select.POLLIN)
-        tick = time.monotonic() + TICK_SECONDS
         while True:
             poll.register(sock, select.POLLIN | (select.POLLOUT if out else 0))
-            ready = dict(poll.poll(max(0.0, tick - time.monotonic()) * 1000))
+            ready = dict(poll.poll(max(0.0, self._tick - time.monotonic()) * 1000))
             if self._doorbell in ready:
                 os.eventfd_read(self._doorbell)
+            if time.monotonic() >= self._tick:
+                self._tell_touched()
+                self._expire()
+                self._tick_now()
             with contextlib.suppress(IndexError):
                 while True:
-                    out += self._outbox.popleft()
-            if time.monotonic() >= tick:
-                tick = time.monotonic() + TICK_SECONDS
-                out += self._touched_frame()
-                self._expire()
-                said = self._ticked()
-                if said is not None:
-                    out += wire.encode_head(wire.REQUEST, next(self._ids), said, 0)
+                    out += _frame(*self._outbox.popleft())
             if out:
                 with contextlib.suppress(BlockingIOError):
                     del out[: sock.send(out)]
@@ -205,13 +233,17 @@ class Line:
                 for frame in decoder.feed(_receive(sock)):
                     self._settle(frame)
 
+    def _tick_now(self) -> None:
+        self._tick = time.monotonic() + TICK_SECONDS
+        self._ticked()
+
     def _settle(self, frame: wire.Frame) -> None:
-        if frame.kind == wire.EVENT:
+        if frame.kind == EVENT:
             return
         read = self._waiting.pop(frame.request_id, None)
         if read is None:  # dropped, a hint, or a count of what was touched
             return
-        if frame.kind == wire.ERROR:
+        if frame.kind == ERROR:
             error = from_wire(frame.meta)
             if not isinstance(error, WorkerUnavailable):
                 self._report(f"read failed: {error}")
@@ -224,16 +256,14 @@ class Line:
         else:
             read.then(read, bytes(frame.payload), 0)
 
-    def _touched_frame(self) -> bytes:
+    def _tell_touched(self) -> None:
         counts: Counter[int] = Counter()
         with contextlib.suppress(IndexError):
             while len(counts) < TOUCHED_ROWS:
                 counts[self._touched.popleft()] += 1
-        if not counts:
-            return b""
-        rows = {str(row): times for row, times in counts.items()}
-        meta = {"op": "touched", "version": self.version, "rows": rows}
-        return wire.encode_head(wire.REQUEST, next(self._ids), meta, 0)
+        if counts:
+            rows = {str(row): times for row, times in counts.items()}
+            self.tell({"op": "touched", "version": self._version, "rows": rows})
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -250,8 +280,10 @@ class Line:
                 read.then(read, None, errno_code)
 
 
-def _nobody(_read: Read, _payload: bytes | None, _errno: int) -> None:
-    """Nobody waits for a hint."""
+def _frame(number: int, meta: dict[str, object]) -> bytes:
+    from cacheop.api import wire
+
+    return wire.encode_head(wire.REQUEST, number, meta, 0)
 
 
 def _connect(sock: socket.socket, path: str) -> None:

@@ -107,16 +107,22 @@ class Ring:
         at = _lane_offset(number) + _PARKED_OFFSET
         return self.view[at : at + PARKED * ENTRY_BYTES].cast("Q")
 
-    def waiting(self, unique: int) -> bool:
-        """Whether a process has parked the request `unique` and may wait long for an answer."""
-        for number in range(LANES_MAX):
-            if not self.counters(number)[_STARTS]:
-                continue
+    def waits_elsewhere(self, unique: int, here: int) -> bool:
+        """Whether a lane other than `here` has parked the request `unique`, for long perhaps."""
+        for number in self._others(here):
             entries = self.entries(number)
             for at in range(0, len(entries), _ENTRY_WORDS):
                 if entries[at + _ID_WORD] == unique:
                     return not entries[at + _BUSY_WORD]
         return False
+
+    def just_came(self, unique: int, here: int) -> bool:
+        """Whether the request `unique` is in the landing slot of a lane other than `here`."""
+        at = [_lane_offset(number) + kernel.UNIQUE_OFFSET for number in self._others(here)]
+        return any(self.view[start : start + 8].cast("Q")[0] == unique for start in at)
+
+    def _others(self, here: int) -> list[int]:
+        return [n for n in range(LANES_MAX) if n != here and self.counters(n)[_STARTS]]
 
 
 class Lane:
@@ -144,7 +150,7 @@ class Lane:
         entry = self._parked[at : at + ENTRY_BYTES]
         self._words[word + _ID_WORD] = 0
         self._words[word + _BUSY_WORD] = 0
-        entry[:_ID_WORD * 8] = request[: _ID_WORD * 8]
+        entry[: _ID_WORD * 8] = request[: _ID_WORD * 8]
         after = _ID_WORD * 8 + 8
         entry[after : len(request)] = request[after:]
         self._words[word + _ID_WORD] = unique
@@ -157,6 +163,12 @@ class Lane:
     def set_busy(self, place: int, *, busy: bool) -> None:
         """Whether the request in `place` is about to be answered: no signal need end it."""
         self._words[place * _ENTRY_WORDS + _BUSY_WORD] = busy
+
+    def place_of(self, unique: int) -> int | None:
+        """The entry that holds the request `unique`."""
+        words = self._words
+        places = (n for n in range(PARKED) if words[n * _ENTRY_WORDS + _ID_WORD] == unique)
+        return next(places, None)
 
     def taken(self) -> list[int]:
         """Entries that hold a request."""

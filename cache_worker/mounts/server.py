@@ -1,4 +1,4 @@
-"""The mount process: `python -m cache_worker mount CONFIG --mount M --lane K --fuse F --ring R --ids I`.
+"""The mount process: `python -m cache_worker mount CONFIG --mount M --lane K`, with three fds.
 
 Started by the supervisor, which holds dups of the fds. M is the mount as the holder describes it
 (docs/protocol.md). When this process dies, the next one of the lane answers what it had in hand
@@ -19,22 +19,21 @@ from cache_worker.mounts.channel import Channel
 from cache_worker.mounts.fuse import FuseMount
 from cache_worker.mounts.line import Line
 from cache_worker.mounts.opens import PlainOpens, ZeroOpens
-from cache_worker.mounts.ring import LANES_MAX, Ring
+from cache_worker.mounts.ring import Lane, Ring
 from cache_worker.mounts.stored import StoredVersion
 from cache_worker.mounts.tree import Tree
 from cacheop.api import names
 from cacheop.api.errors import CacheopError, StoreError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from cache_worker.mounts.channel import Request
     from cache_worker.mounts.kernel import Init
     from cache_worker.mounts.opens import Opens
-    from cache_worker.mounts.ring import Request
 
 POLL_SECONDS = 0.2
 ENV_MASK_INIT = "CACHEOP_MASK_INIT"
-"""Numbers of INIT bits to do without although the kernel offers them: what older kernels are like."""
+"""Numbers of INIT bits to do without, although this kernel offers them: like an older one."""
+_WANTED = {"ZeroOpen": ZeroOpens.wanted, "Passthrough": kernel.PASSTHROUGH}
 
 
 class Server:
@@ -45,38 +44,48 @@ class Server:
     ) -> None:
         self._root = root
         self._described = mount
-        self._lane = lane
         self._fds = fds
-        self._mask = mask
         self._ring = Ring(fds["ring"])
-        self._channel = Channel(fds["fuse"], self._ring.lane(lane))
+        self._lane = Lane(self._ring, lane)
+        self._channel = Channel(fds["fuse"], self._lane)
+        self._wanted = (kernel.WANTED | _WANTED.get(mount["mode"], 0)) & ~mask
         self._grace_seconds = float(mount["grace_seconds"])
-        self._taken_over = self._ring.agreed() is not None
         self._stored: StoredVersion | None = None
         self._opens: Opens | None = None
-        self._counted: list[int] = []
+        self._served: tuple[int, dict[str, int]] = (0, {})
         self._line = Line(
             f"{root}/{names.WORKER_SOCKET}",
-            str(mount["version"]),
+            mount["version"],
             grace_seconds=self._grace_seconds,
-            ticked=self._tick,
+            ticked=self._ticked,
             report=report,
         )
 
     def run(self) -> None:
         """Serve until the mount is gone."""
-        self._line.start()
-        self._channel.lane.lock()
         stored = self._open_version()
-        agreed = self._agree() if stored is not None else None
-        if stored is None or agreed is None:
+        if stored is None:
             return
+        request = next(self._channel.leftovers(), None)  # INIT itself may be among them
+        while (agreed := self._ring.agreed) is None:
+            request = request or self._channel.receive()
+            if request is None:
+                return
+            # Whatever else comes first was asked after another process had answered INIT, and is
+            # a leftover then.
+            if request.op == kernel.INIT:
+                self._answer_init(request)
+            request = None
         opens = self._choose(agreed, stored)
-        others = [self._ring.lane(k) for k in range(LANES_MAX) if k != self._lane]
-        mount = FuseMount(self._channel, Tree(stored.index), stored, self._line, opens, others)
-        if self._taken_over:
-            self._take_over(agreed, mount, opens)
+        tree = Tree(stored.index)
+        mount = FuseMount(self._channel, tree, stored, self._line, opens, self._answer_init)
         self._stored, self._opens = stored, opens  # from here on there are ticks
+        if self._lane.had_predecessor:
+            opens.take_over()
+        for request in self._channel.leftovers():
+            mount.dispatch(request)
+        if self._lane.had_predecessor and agreed.flags & kernel.HAS_RESEND:
+            self._channel.resend()
         mount.serve()
 
     def _open_version(self) -> StoredVersion | None:
@@ -87,106 +96,75 @@ class Server:
         """
         from pathlib import Path
 
+        root, version = Path(self._root), self._described["version"]
         deadline = time.monotonic() + self._grace_seconds
         said = ""
         while True:
             try:
-                return StoredVersion(Path(self._root), str(self._described["version"]), report)
+                return StoredVersion(root, version, report)
             except StoreError as error:
                 if str(error) != said:
                     said = str(error)
                     report(said)
+            finally:
+                self._line.start()
             if time.monotonic() < deadline:
                 time.sleep(POLL_SECONDS)
-            elif self._channel.waits(POLL_SECONDS) and not self._refuse():
-                return None
+                continue
+            for request in self._channel.leftovers():
+                self._refuse(request)
+            if self._channel.waits(POLL_SECONDS):
+                received = self._channel.receive()
+                if received is None:
+                    return None
+                self._refuse(received)
 
-    def _refuse(self) -> bool:
-        """Answer the request that waits with EIO (INIT properly); False: unmounted."""
-        request = self._channel.receive()
-        if request is None:
-            return False
+    def _refuse(self, request: Request) -> None:
+        """Answer with EIO (INIT properly)."""
         if request.op == kernel.INIT:
             self._answer_init(request)
         elif request.op not in kernel.NO_ANSWER and request.op != kernel.INTERRUPT:
             self._channel.fail(request, errno.EIO)
-        return True
 
-    def _agree(self) -> Init | None:
-        """What was agreed with the kernel, by us, a predecessor or another lane; None: unmounted."""
-        while (agreed := self._ring.agreed()) is None:
-            if not self._channel.waits(POLL_SECONDS):
-                continue
-            request = self._channel.receive()
-            if request is None:
-                return None
-            if request.op == kernel.INIT:
-                self._answer_init(request)
-        return agreed
-
-    def _answer_init(self, request: Request) -> None:
+    def _answer_init(self, request: Request, _row: int = 0) -> None:
         """Settle the protocol with the kernel; what was agreed is noted before the kernel knows."""
         major, offer = kernel.parse_init(request.body)
         if major != kernel.MAJOR or offer.minor < kernel.MINOR_LEAST:
             self._channel.fail(request, errno.EPROTO)
             return
-        agreed = self._ring.agreed()
-        if agreed is None:
-            wanted = kernel.WANTED | _WANTED.get(str(self._described["mode"]), 0)
-            agreed = kernel.agree(offer, wanted & ~self._mask)
-            self._ring.agree(agreed)
+        agreed = self._ring.agreed or kernel.agree(offer, self._wanted)
+        self._ring.agree(agreed)
         self._channel.answer(request, kernel.init_answer(agreed))
 
     def _choose(self, agreed: Init, stored: StoredVersion) -> Opens:
+        """The mode that was published, if the kernel can."""
         mode = self._described["mode"]
-        if mode == "ZeroOpen" and agreed.flags & ZeroOpens.wanted == ZeroOpens.wanted:
-            return ZeroOpens(self._channel, self._line)
         if mode == "Passthrough":
-            from cache_worker.mounts.backing import Backing
-            from cache_worker.mounts.passthrough import PassthroughOpens
+            from cache_worker.mounts import passthrough
 
-            backing = Backing(
-                self._root, str(self._described["id"]), self._lane, self._grace_seconds, report
-            )
-            backing.start()
-            if agreed.flags & kernel.PASSTHROUGH:
-                return PassthroughOpens(
-                    self._channel, self._line, stored, backing, self._ring.slots, self._fds["ids"]
-                )
-            backing.tell_mode("Fuse", "the kernel offers no passthrough (Linux 6.9 and later do)")
-        return PlainOpens(self._channel, self._line)
+            offered = bool(agreed.flags & kernel.PASSTHROUGH)
+            found: Opens | None = passthrough.start(
+                self._root, self._described, self._lane, self._channel, self._line, stored,
+                self._fds["ids"], report, offered=offered,
+            )  # fmt: skip
+            if found is not None:
+                return found
+        if mode == "ZeroOpen" and agreed.flags & ZeroOpens.wanted == ZeroOpens.wanted:
+            return ZeroOpens(self._channel)
+        return PlainOpens(self._channel)
 
-    def _take_over(self, agreed: Init, mount: FuseMount, opens: Opens) -> None:
-        opens.take_over()
-        for request in self._left():
-            if request.op == kernel.INIT:
-                self._answer_init(request)
-            else:
-                mount.dispatch(request)
-        # What is still out there is with the other lanes; they answer it twice at worst.
-        if agreed.flags & kernel.HAS_RESEND:
-            self._channel.notify(kernel.resend_notice())
-
-    def _left(self) -> Iterator[Request]:
-        yield from list(self._channel.lane.left())
-
-    def _tick(self) -> dict[str, object] | None:
-        """Once a second, on the line's thread; what the worker is to be told."""
+    def _ticked(self) -> None:
+        """Once a second, on the line's thread."""
         if self._stored is None or self._opens is None:
-            return None
+            return
         self._stored.let_go()
         self._opens.tick()
-        if self._lane != 0:
-            return None
-        counts = self._ring.counts()
-        if counts == self._counted:
-            return None
-        self._counted = counts
-        requests = {kernel.NAMES.get(op, str(op)): n for op, n in enumerate(counts) if n}
-        return {"op": "served", "id": self._described["id"], "requests": requests}
-
-
-_WANTED = {"ZeroOpen": ZeroOpens.wanted, "Passthrough": kernel.PASSTHROUGH}
+        if self._lane.number == 0:
+            served = self._line.connections, self._ring.requests()
+            if served != self._served:
+                self._served = served
+                meta = {"op": "served", "id": self._described["id"], "requests": served[1]}
+                self._line.tell(meta)
 
 
 def report(line: str) -> None:
