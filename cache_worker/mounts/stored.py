@@ -112,6 +112,11 @@ class StoredVersion:
         """Whether the whole file is on this node."""
         return self._table.is_complete(self._slots.first_slot(row))
 
+    def missing(self, row: int, chunks: range) -> list[int]:
+        """Which of the file's `chunks` are not on this node: those worth asking for early."""
+        first = self._slots.first_slot(row)
+        return [chunk for chunk in chunks if not self._table.is_present(first + chunk)]
+
     def let_go(self) -> None:
         """Give back what is not needed; to be called about once a second.
 

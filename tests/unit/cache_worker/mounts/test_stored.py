@@ -115,6 +115,14 @@ def test_percent(store, stored):
     assert stored.cached_percent(empty) == 100
 
 
+def test_missing_chunks(store, stored):
+    row = store.index.resolve("a/big")
+    assert stored.missing(row, range(3)) == [0, 1, 2]
+    store.fill(row, 1)
+    assert stored.missing(row, range(3)) == [0, 2]
+    assert stored.missing(row, range(0)) == []
+
+
 def test_a_version_without_files_says_so(tmp_path):
     with pytest.raises(StoreError, match="cannot map"):
         StoredVersion(tmp_path, "0" * 16, [].append)
