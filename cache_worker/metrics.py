@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
+    from cache_worker.mounted import Mounts
     from cache_worker.worker import Worker
 
 
@@ -72,6 +73,27 @@ class WorkerCollector(Collector):
         yield gauge(
             "suspended", "1 while origin reads are suspended", float(worker.cache.suspended)
         )
+        yield from _of_mounts(worker.mounts, base, here)
+
+
+def _of_mounts(mounts: Mounts, base: list[str], here: list[str]) -> Iterable[Metric]:
+    """What is mounted, and what the mount processes were asked."""
+    requests = CounterMetricFamily(
+        "cacheop_mount_requests",
+        "Requests of the kernel since the mount began; what it answers alone is not among them",
+        labels=[*base, "mount", "op"],
+    )
+    info = GaugeMetricFamily(
+        "cacheop_mount_info",
+        "1 for each mount",
+        labels=[*base, "mount", "target", "mode", "version"],
+    )
+    for mount in mounts.records():
+        info.add_metric([*here, mount.id, mount.target, mount.mode, mount.version], 1)
+        for op, number in mounts.requests(mount.id).items():
+            requests.add_metric([*here, mount.id, op], number)
+    yield requests
+    yield info
 
 
 def exporter(worker: Worker) -> CollectorRegistry:

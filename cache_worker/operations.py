@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 0.25
 READ_MAX_BYTES = 64 << 20
+PINNED = "a Native mount shows these files: unmount it first"
 
 
 class WorkerOperations:
@@ -152,10 +153,24 @@ class WorkerOperations:
             files = version.index.files
             await worker.indexing.drop(name)
             gone = before - worker.store.space.used_bytes
-            return {"bytes": gone, "files": files}, b""
+            return {"bytes": gone, "files": files, "pinned_files": 0, "why": ""}, b""
         with version.used():
-            gone, files = await worker.store.evict_rows(version, _rows(version, paths))
-        return {"bytes": gone, "files": files}, b""
+            done = await worker.store.evict_rows(version, _rows(version, paths))
+        return {
+            "bytes": done.bytes,
+            "files": done.files,
+            "pinned_files": done.pinned_files,
+            "why": PINNED if done.pinned_files else "",
+        }, b""
+
+    async def _publish(self, session: Session, request: Frame) -> Answer:
+        del session
+        return await self._worker.publishing.publish(str(request.meta.get("version", ""))), b""
+
+    async def _served(self, session: Session, request: Frame) -> Answer:
+        del session
+        self._worker.mounts.served(str(request.meta["id"]), dict(request.meta["requests"]))
+        return {}, b""
 
     async def _suspend(self, session: Session, request: Frame) -> Answer:
         del session, request

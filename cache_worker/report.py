@@ -30,6 +30,12 @@ class Facts:
     origin_bytes: int
     demand_origin_bytes: int
     read_bytes: int
+    local_read_bytes: int
+    """The part of `read_bytes` that readers told of themselves."""
+    unseen_reads: bool
+    """Every mount is of a kind whose reads nobody can count."""
+    pinned_above_quota: frozenset[str]
+    """Versions that Native mounts pin and for which the quota cannot be kept."""
 
 
 def phase(facts: Facts) -> str:
@@ -42,8 +48,12 @@ def phase(facts: Facts) -> str:
 
 
 def hit_ratio(facts: Facts) -> float | None:
-    """1 - bytes fetched because a reader waited / bytes read; None when nothing was read."""
-    if not facts.read_bytes:
+    """1 - bytes fetched because a reader waited / bytes read; None when nothing was read.
+
+    None too when all mounts are ZeroOpen or Native and no client told of its reads: there the
+    kernel answers from its own pages, so misses are all that we see, and they would say 0.
+    """
+    if not facts.read_bytes or (facts.unseen_reads and not facts.local_read_bytes):
         return None
     return round(max(0.0, 1 - facts.demand_origin_bytes / facts.read_bytes), 4)
 
@@ -71,9 +81,13 @@ def conditions(facts: Facts) -> list[dict[str, str]]:
         found.append(_condition("OriginReachable", error is None, reason, str(error or "")))
     if facts.disk_fault:
         found.append(_condition("Healthy", False, "DiskFault", f"{facts.disk_fault}: read through"))
-    elif facts.short_of_disk:
+    elif facts.short_of_disk and not facts.pinned_above_quota:
         why = "the file system is full below the quota: what does not fit is read through"
         found.append(_condition("Healthy", False, "DiskFull", why))
+    elif facts.pinned_above_quota:
+        pinned = ", ".join(sorted(facts.pinned_above_quota))
+        why = f"Native mounts show version {pinned}, so it stays; what does not fit is read through"
+        found.append(_condition("Healthy", False, "Pinned", why))
     else:
         found.append(_condition("Healthy", True, "Stores", ""))
     return found

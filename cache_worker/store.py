@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import random
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import xxhash
 
-from cache_worker.eviction import Candidate
 from cache_worker.inodes import Inodes
 from cache_worker.tablefile import FORMER, TableFile
+from cache_worker.victims import Victims
 from cacheop.api.chunk import chunk_count, chunk_span
 from cacheop.api.table import COMPLETE, PRESENT, STATE_MASK, SUSPECT
 
@@ -38,9 +38,17 @@ FAULT_SECONDS = 10.0
 """How long a tier whose disk failed is read through before it is tried again."""
 HAND_OVER_ROWS = 64
 """How many files of a version that goes are looked at before others get a turn."""
-SAMPLE_WINDOW = 4096
-SAMPLE_SIZE = 64
 SAMPLE_ROUNDS = 32
+
+
+@dataclass(slots=True)
+class Evicted:
+    """What evicting files by name did."""
+
+    bytes: int = 0
+    files: int = 0
+    pinned_files: int = 0
+    """Left alone: a Native mount shows them."""
 
 
 class Store:
@@ -53,14 +61,14 @@ class Store:
         self.space = space
         self.table = TableFile(versions.root, disk)
         self.inodes = Inodes(versions, disk)
+        self.victims = Victims(versions, self.table, policy)
         self.evicted_bytes = 0
         self.errors: dict[str, int] = {}
         self._disk = disk
-        self._policy = policy
         self._pool = pool
-        self._random = random.Random()
         self._fault = ""
         self._fault_until = 0.0
+        self._too_little_went = False
         for version in versions.all():
             self.table.use_slots(version.slots_end())
         space.used_bytes = self.table.cached_bytes(0, self.table.used_slots)
@@ -169,11 +177,11 @@ class Store:
     def reserve(self, version: Version, row: int, chunk: int) -> bool:
         """Take room for an ABSENT chunk, evicting if need be. False: read it through instead."""
         length = chunk_span(version.index.size(row), chunk)[1]
-        if self.fault():
+        if self.fault() or self.pinned_above_quota():
             return False
-        missing = self.space.missing(length)
-        if missing and length <= self.space.limit_bytes:
-            self.evict(missing)
+        needed = self.space.to_evict(length)
+        if needed and length <= self.space.limit_bytes:
+            self.evict(needed)
         if not self.space.reserve(length):
             return False
         self.table.step(version.slots.first_slot(row) + chunk, "reserve")
@@ -250,50 +258,27 @@ class Store:
 
     def evict(self, need_bytes: int) -> int:
         """Let the policy choose what goes until `need_bytes` went. The bytes that went."""
+        self.victims.look()
         gone = 0
         for _ in range(SAMPLE_ROUNDS):
             if gone >= need_bytes:
                 break
-            found = self._sample()
-            victims = self._policy.victims(list(found), need_bytes - gone)
+            victims = self.victims.choose(need_bytes - gone)
             if not victims:
                 break
             for victim in victims:
-                gone += self.drop_file(*found[victim])
+                gone += self.drop_file(*victim)
+        self._too_little_went = gone < need_bytes
         return gone
 
-    def _sample(self) -> dict[Candidate, tuple[Version, int]]:
-        """Up to SAMPLE_SIZE cached files from random places of the table."""
-        slots: list[int] = []
-        used = self.table.used_slots
-        start = self._random.randrange(max(1, used))
-        for at in range(0, used, SAMPLE_WINDOW):
-            window = (start + at) % used
-            count = min(SAMPLE_WINDOW, used - window)
-            states = self.table.states(window, count)
-            here = [window + i for i, state in enumerate(states) if state in (PRESENT, SUSPECT)]
-            slots += self._random.sample(here, min(len(here), SAMPLE_SIZE // 4))
-            if len(slots) >= SAMPLE_SIZE:
-                break
-        found: dict[Candidate, tuple[Version, int]] = {}
-        for slot in slots:
-            owner = self.owner(slot)
-            if owner is None:
-                continue
-            version, row = owner
-            first = version.slots.first_slot(row)
-            accessed, reads = self.table.last_use(first)
-            cached = self.table.cached_bytes(first, chunk_count(version.index.size(row)))
-            found[Candidate(first, cached, accessed, reads)] = owner
-        return found
+    def pinned_above_quota(self) -> frozenset[str]:
+        """The versions that Native mounts pin, when the quota cannot be kept for them; else empty.
 
-    def owner(self, slot: int) -> tuple[Version, int] | None:
-        """Which file, in which version, a slot belongs to."""
-        for version in self.versions.all():
-            row = version.row_at(slot)
-            if row is not None:
-                return version, row
-        return None
+        As found by the last eviction: the worker begins one every second while it is above.
+        """
+        if self._too_little_went and self.space.above_high():
+            return self.victims.pins.names
+        return frozenset()
 
     def drop_file(self, version: Version, row: int) -> int:
         """Evict what is here of a file, in every version that shares it. The bytes that went.
@@ -317,7 +302,7 @@ class Store:
         except OSError as error:
             # The flags are gone, so nobody reads the bytes; the blocks come back next time.
             self._failed("drop", error)
-        self.space.dropped(gone)
+        self.space.dropped(gone, may_be_held=readers_may_hold_it)
         self.evicted_bytes += gone
         return gone
 
@@ -332,24 +317,32 @@ class Store:
             if number % HAND_OVER_ROWS == 0:
                 await asyncio.sleep(0)
 
-    async def evict_rows(self, version: Version, rows: list[range]) -> tuple[int, int]:
-        """Evict the files among `rows`. (bytes, files) that went. Lets others run in between."""
-        gone_bytes = gone_files = 0
+    async def evict_rows(self, version: Version, rows: list[range]) -> Evicted:
+        """Evict the files among `rows` that no Native mount shows. Lets others run in between."""
+        result = Evicted()
+        self.victims.look()
         for level in rows:
             for row in level:
                 if version.index.is_directory(row):
                     continue
+                first = version.slots.first_slot(row)
+                if self.victims.pins.holds(first):
+                    count = chunk_count(version.index.size(row))
+                    result.pinned_files += self.table.cached_bytes(first, count) > 0
+                    continue
                 gone = self.drop_file(version, row)
-                gone_bytes += gone
-                gone_files += gone > 0
+                result.bytes += gone
+                result.files += gone > 0
                 if row % 256 == 0:
                     await asyncio.sleep(0)
-        return gone_bytes, gone_files
+                    self.victims.look()
+        return result
 
     def forget(self, runs: list[tuple[int, int]]) -> None:
         """Slots that no kept version uses any more."""
         for first, count in runs:
-            self.space.dropped(self.table.forget(first, min(count, self.table.used_slots - first)))
+            gone = self.table.forget(first, min(count, self.table.used_slots - first))
+            self.space.dropped(gone, may_be_held=True)
 
     def missing(self, version: Version, row: int, chunks: range) -> list[int]:
         """The chunks of a file that are not PRESENT."""

@@ -179,6 +179,10 @@ class TableFile:
         """The states (without generation) of `count` slots."""
         return bytes(self._state[first : first + count]).translate(states.STATE_ONLY)
 
+    def state_bytes(self, first: int, count: int) -> bytes:
+        """State and generation of `count` slots: the same again means nothing was dropped."""
+        return bytes(self._state[first : first + count])
+
     def file_state(self, first: int) -> int:
         """INCOMPLETE, COMPLETE or FORMER."""
         return self._file[first]

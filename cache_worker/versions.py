@@ -247,12 +247,28 @@ class Versions:
     def is_in_use(self, name: str) -> bool:
         """Whether somebody is bound to the version, or reads it without us (names.index_path)."""
         version = self._open.get(name)
-        if version is not None and version.uses:
+        if (version is not None and version.uses) or self.is_pinned(name):
             return True
         lock = self._lock(name)
         if lock is None:
             return True
         os.close(lock)
+        return False
+
+    def is_pinned(self, name: str) -> bool:
+        """Whether a Native mount shows the version's tree: somebody has its directory locked."""
+        try:
+            fd = os.open(
+                self.root / names.data_path(name), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            )
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)  # and with it the lock
         return False
 
     def _lock(self, name: str) -> int | None:
@@ -276,7 +292,8 @@ class Versions:
         """From here on the version is not used any more, even after a crash. UserError: it is."""
         version = self._open.get(name)
         if version is not None:
-            lock = None if version.uses else self._lock(name)
+            in_use = version.uses or self.is_pinned(name)
+            lock = None if in_use else self._lock(name)
             if lock is None:
                 raise UserError(
                     f"version {name} is in use", hint="Unmount it or close its readers first"

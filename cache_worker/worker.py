@@ -25,8 +25,10 @@ from cache_worker.http import HttpServer
 from cache_worker.indexing import Indexing
 from cache_worker.load import Load
 from cache_worker.metrics import exporter, render
+from cache_worker.mounted import Mounts
 from cache_worker.operations import WorkerOperations
 from cache_worker.origins import open_origin
+from cache_worker.publishing import Publishing
 from cache_worker.space import DEFAULT_QUOTA_SHARE, Space
 from cache_worker.store import Store
 from cache_worker.versions import Versions
@@ -47,6 +49,8 @@ SPACE_SECONDS = 1.0
 DROP_SECONDS = 10.0
 VERIFY_WINDOW = 4096
 STOP_SECONDS = 8.0
+READABLE_UMASK = 0o022
+"""Readers of any user open the files themselves, whatever umask we were started with."""
 
 
 def space_for(config: settings.Settings, disk_bytes: int) -> Space:
@@ -82,6 +86,9 @@ class Worker:
         self.cache.suspended = spec.suspend or self.versions.state.suspended
         self.indexing = Indexing(config, self.store, self.cache)
         self.indexing.choose_version()
+        self.mounts = Mounts(config.root)
+        self._verifying = False
+        self.publishing = Publishing(config, self.cache, self.indexing, lambda: self._verifying)
         self._registry = exporter(self)
         self._server = Server(WorkerOperations(self))
         self._http = HttpServer(lambda: render(self._registry), self.health)
@@ -100,6 +107,7 @@ class Worker:
         self._spawn(self._watch_space())
         self._spawn(self._drop_old())
         if not self.store.table.was_clean:
+            self._verifying = True
             self._spawn(self._verify())
         log.info("worker of %s/%s is up", self.settings.namespace, self.settings.name)
         await self._stopping.wait()
@@ -208,7 +216,7 @@ class Worker:
         for window in range(0, table.used_slots, VERIFY_WINDOW):
             count = min(VERIFY_WINDOW, table.used_slots - window)
             for slot in self.store.suspects(window, count):
-                owner = self.store.owner(slot)
+                owner = self.store.victims.owner(slot)
                 if owner is None:
                     self.store.forget([(slot, 1)])
                     continue
@@ -216,6 +224,7 @@ class Worker:
                 with version.used():
                     await self.store.verify(version, row, slot - version.slots.first_slot(row))
                 await asyncio.sleep(0)
+        self._verifying = False
         log.info("verified the cache after an unclean stop")
 
     # -- what others ask --------------------------------------------------------------------------
@@ -267,10 +276,7 @@ class Worker:
                 "origin_requests": self.cache.counters.origin_requests,
                 "indexing": {"keys": running.keys, "seconds": running.seconds} if running else None,
                 "addresses": self._addresses,
-                "mounts": [
-                    {"target": str(m.target), "mode": "Fuse", "why": "plain FUSE reads"}
-                    for m in self.settings.mounts
-                ],
+                "mounts": self.mounts.status(),
                 "root": str(self.settings.root),
             },
         )
@@ -295,6 +301,9 @@ class Worker:
             + self.versions.state.origin_bytes.get(name, 0),
             demand_origin_bytes=counters.demand_origin_bytes,
             read_bytes=sum(counters.read_bytes.values()),
+            local_read_bytes=counters.read_bytes["local"],
+            unseen_reads=self.mounts.are_unseen(),
+            pinned_above_quota=self.store.pinned_above_quota(),
         )
 
 
@@ -344,6 +353,7 @@ def main(arguments: list[str]) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     code = 0
+    os.umask(READABLE_UMASK)
     try:
         asyncio.run(_serve(settings.load(arguments[0])))
     except CacheopError as error:

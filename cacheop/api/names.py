@@ -26,7 +26,8 @@ STATE_FILE = "state.json"  # current and kept versions, suspended or not; replac
 # Operations of the framed protocol; docs/protocol.md has their fields.
 CLIENT_OPS = frozenset({"auth", "hello", "bind", "manifest", "read", "touched", "health"})
 CONTROL_OPS = CLIENT_OPS | {
-    "status", "refresh", "load", "evict", "suspend", "resume", "versions", "shutdown",
+    "status", "refresh", "load", "evict", "suspend", "resume", "versions", "publish", "served",
+    "shutdown",
 }  # fmt: skip
 
 

@@ -1,0 +1,84 @@
+"""Which cached files go next: some at random places of the table, and the policy's choice of them.
+
+Nothing that a Native mount shows is among them.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from cache_worker.eviction import Candidate
+from cache_worker.pins import Pins
+from cacheop.api.chunk import chunk_count
+from cacheop.api.table import PRESENT, SUSPECT
+
+if TYPE_CHECKING:
+    from cache_worker.eviction import Policy
+    from cache_worker.tablefile import TableFile
+    from cache_worker.versions import Version, Versions
+
+SAMPLE_WINDOW = 4096
+SAMPLE_SIZE = 64
+
+File = tuple["Version", int]
+"""A file by one of the versions that have it, and its row there."""
+
+
+class Victims:
+    """Chooses and never drops."""
+
+    def __init__(self, versions: Versions, table: TableFile, policy: Policy) -> None:
+        self.pins = Pins(versions)
+        self._versions, self._table, self._policy = versions, table, policy
+        self._random = random.Random()
+
+    def look(self) -> None:
+        """Begin a round: see what is pinned."""
+        self.pins.look(self._table.used_slots)
+
+    def choose(self, need_bytes: int) -> list[File]:
+        """Files to drop for about `need_bytes`, in order; empty when nothing may go."""
+        found = self._sample()
+        chosen = self._policy.victims(list(found), need_bytes)
+        return [found[candidate] for candidate in chosen]
+
+    def owner(self, slot: int) -> File | None:
+        """Which file, in which version, a slot belongs to."""
+        for version in self._versions.all():
+            row = version.row_at(slot)
+            if row is not None:
+                return version, row
+        return None
+
+    def _sample(self) -> dict[Candidate, File]:
+        """Up to SAMPLE_SIZE cached files from random places of the table."""
+        found: dict[Candidate, File] = {}
+        for slot in self._sample_slots():
+            owner = self.owner(slot)
+            if owner is None:
+                continue
+            version, row = owner
+            first = version.slots.first_slot(row)
+            accessed, reads = self._table.last_use(first)
+            cached = self._table.cached_bytes(first, chunk_count(version.index.size(row)))
+            found[Candidate(first, cached, accessed, reads)] = owner
+        return found
+
+    def _sample_slots(self) -> list[int]:
+        slots: list[int] = []
+        used = self._table.used_slots
+        start = self._random.randrange(max(1, used))
+        for at in range(0, used, SAMPLE_WINDOW):
+            window = (start + at) % used
+            count = min(SAMPLE_WINDOW, used - window)
+            if self.pins.holds_all(window, count):
+                continue
+            states = self._table.states(window, count)
+            here = [window + i for i, state in enumerate(states) if state in (PRESENT, SUSPECT)]
+            if self.pins.names:
+                here = [slot for slot in here if not self.pins.holds(slot)]
+            slots += self._random.sample(here, min(len(here), SAMPLE_SIZE // 4))
+            if len(slots) >= SAMPLE_SIZE:
+                break
+        return slots
