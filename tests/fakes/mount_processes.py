@@ -1,39 +1,45 @@
-"""`python -m tests.fakes.mount_processes VERB CONFIG …`: the real supervisor and mount process, the
-fake worker. Imports little, so that their memory can be measured.
+"""`python -m tests.fakes.mount_processes VERB CONFIG …`: the real launcher, supervisor, holder and
+mount processes, the fake worker. Imports little, so that their memory can be measured.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
 from cacheop.api import errors
 
+COMMAND = [sys.executable, "-m", "tests.fakes.mount_processes"]
+
 
 def main() -> int:
     verb, config = sys.argv[1], sys.argv[2]
-    if verb == "supervise":
-        from cache_worker.supervisor import Supervisor, report
+    try:
+        if verb == "run":
+            from cache_worker.launcher import Launcher
 
-        try:
-            command = [sys.executable, "-m", "tests.fakes.mount_processes"]
-            return Supervisor(config, command).run()
-        except errors.CacheopError as error:
-            report(str(error))
-            return error.exit_code
-    if verb == "mount":
-        from cache_worker.mounts import server
+            return Launcher(config, COMMAND).run()
+        if verb == "supervise":
+            from cache_worker.supervisor import Supervisor
 
-        return server.main(sys.argv[2:])
-    if code := os.environ.get("FAKE_WORKER_EXIT"):
-        return int(code)
+            return Supervisor(config, COMMAND).run()
+    except errors.CacheopError as error:
+        sys.stderr.write(f"cacheop {verb}: {error}\n")
+        return error.exit_code
+    if verb in {"hold", "mount"}:
+        module = {"hold": "cache_worker.holder.server", "mount": "cache_worker.mounts.server"}
+        code: int = importlib.import_module(module[verb]).main(sys.argv[2:])
+        return code
+    if given := os.environ.get("FAKE_WORKER_EXIT"):
+        return int(given)
 
     import json
     from pathlib import Path
 
     from tests.fakes.mount_worker import FakeWorker
 
-    FakeWorker(Path(json.loads(Path(config).read_text())["root"])).serve()
+    FakeWorker(Path(json.loads(Path(config).read_text())["root"]), Path(config)).serve()
     return 0
 
 

@@ -1,9 +1,10 @@
 """A worker that fills from memory: real socket, real store.
 
 It behaves as `<root>/fake.json` says, read again at each request: {"delay_seconds": s,
-"bind_seconds": s, "errors": {path: error class}, "no_room": [paths], "forget": [paths],
-"deaf": bool}, and appends each request to `<root>/fake.log`. "forget" evicts the chunk again before
-it is answered, "deaf" does so even when the bytes were asked for in the answer.
+"bind_seconds": s (publish, too), "complete": bool (what publish may say when all is there),
+"errors": {path: error class}, "no_room": [paths], "forget": [paths], "deaf": bool}, and appends
+each request to `<root>/fake.log`. "forget" evicts the chunk again before it is answered, "deaf"
+does so even when the bytes were asked for in the answer.
 """
 
 from __future__ import annotations
@@ -18,13 +19,17 @@ from typing import Any
 
 from cacheop.api import errors, names, wire
 from cacheop.api.chunk import chunk_count, chunks_of_span
+from cacheop.api.quantity import parse_duration
 from cacheop.api.table import PRESENT, STATE_MASK
 from tests.fakes.stored_version import StoreFiles, content
 
 
 class FakeWorker:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, config: Path | None = None) -> None:
         self.root = root
+        spec = json.loads(config.read_text())["dataset"]["spec"] if config else {}
+        self.mode = spec.get("mount", {}).get("mode", "Auto")
+        self.grace_seconds = parse_duration(spec.get("mount", {}).get("grace", "10m"))
         self.store: StoreFiles | None = None
         self.lock = threading.Lock()  # of the store and the log
         self.log = (root / "fake.log").open("a")
@@ -74,6 +79,39 @@ class FakeWorker:
             self.log.write(f"bind {meta['version']}\n")
             self.log.flush()
         return {"version": version}, b""
+
+    def op_publish(self, meta: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        version = self.op_bind(meta)[0]["version"]
+        store = self.store
+        assert store is not None
+        rows = range(store.index.rows)
+        total_bytes = sum(store.index.size(row) for row in rows)
+        cached_bytes = sum(self._cached_bytes(row) for row in rows)
+        complete = cached_bytes == total_bytes and bool(self.script().get("complete"))
+        return {
+            "version": version,
+            "rows": len(rows),
+            "bytes": total_bytes,
+            "complete": complete,
+            "cached_percentage": 100.0 * cached_bytes / total_bytes if total_bytes else 100.0,
+            "mode": self.mode,
+            "grace_seconds": self.grace_seconds,
+            "data": names.data_path(version),
+        }, b""
+
+    def _cached_bytes(self, row: int) -> int:
+        store = self.store
+        assert store is not None
+        size, first = store.index.size(row), store.slots.first_slot(row)
+        states = store.state[first : first + chunk_count(size)]
+        present = sum(state & STATE_MASK == PRESENT for state in states)
+        return size if present == len(states) else present * (8 << 20)
+
+    def op_served(self, meta: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        with self.lock:
+            self.log.write(f"served {meta['id']} {json.dumps(meta['requests'])}\n")
+            self.log.flush()
+        return {}, b""
 
     def op_read(self, meta: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         store, script = self.store, self.script()

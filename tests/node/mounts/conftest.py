@@ -1,4 +1,4 @@
-"""A mounted Dataset: a real supervisor and mount process, and the fake worker."""
+"""A mounted Dataset: the real launcher, holder, supervisor and mount process, the fake worker."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cache_worker.mounts import attach
+from cache_worker.holder import messages
 from cacheop.api import wire
+from cacheop.cli import mountinfo
 from tests.fakes.stored_version import StoreFiles, lay_out
 
 if TYPE_CHECKING:
@@ -26,22 +27,25 @@ NEEDED = "needs root and /dev/fuse"
 
 
 class Mounted:
-    def __init__(self, directory: Path, grace: str = "60s") -> None:
+    def __init__(self, directory: Path, grace: str = "60s", mode: str = "Fuse") -> None:
         self.root = directory / "root"
         self.target = directory / "mnt"
         self.config = directory / "node-0.json"
         self.root.mkdir()
         self.target.mkdir()
-        self.config.write_text(json.dumps(self._config(directory, grace)))
-        self.supervisor: subprocess.Popen[bytes] | None = None
+        self.config.write_text(json.dumps(self._config(directory, grace, mode)))
+        self.launcher: subprocess.Popen[bytes] | None = None
         self.log = (directory / "stderr").open("ab")
 
-    def _config(self, directory: Path, grace: str) -> dict[str, object]:
+    def _config(self, directory: Path, grace: str, mode: str) -> dict[str, object]:
         dataset = {
             "apiVersion": "cacheop.io/v1alpha1",
             "kind": "Dataset",
             "metadata": {"name": "demo"},
-            "spec": {"mounts": [{"mountPoint": "s3://demo/"}], "mount": {"grace": grace}},
+            "spec": {
+                "mounts": [{"mountPoint": "s3://demo/"}],
+                "mount": {"grace": grace, "mode": mode},
+            },
         }
         return {
             "dataset": dataset,
@@ -60,28 +64,49 @@ class Mounted:
         new.rename(self.root / "fake.json")
 
     def start(self, **environment: str) -> None:
-        self.supervisor = subprocess.Popen(
-            [sys.executable, "-m", "tests.fakes.mount_processes", "supervise", str(self.config)],
+        """Until it is mounted, or refused."""
+        self.launcher = subprocess.Popen(
+            [sys.executable, "-m", "tests.fakes.mount_processes", "run", str(self.config)],
             cwd=REPOSITORY,
             stderr=self.log,
             env={**os.environ, **environment},
         )
-        wait_for(lambda: self.kind() is not None or self.supervisor.poll() is not None)
+        wait_for(lambda: self.kind() is not None or self.launcher.poll() is not None)
 
     def kind(self) -> str | None:
-        found = attach.mounted_at(str(self.target), attach.read_mountinfo())
-        return found and found[0]
+        mounts = mountinfo.parse(mountinfo.PATH.read_text(errors="surrogateescape"))
+        found = mountinfo.at(self.target, mounts)
+        return found and found.type
+
+    def report(self) -> list[dict[str, object]]:
+        """What the holder says of its mounts; nothing while there is no holder."""
+        try:
+            with messages.connect(str(self.root)) as line:
+                line.settimeout(5)
+                messages.send(line, {"op": "report"})
+                received = messages.receive(line)
+        except OSError:
+            return []
+        assert received is not None
+        return received[0]["mounts"]
+
+    def whole(self) -> bool:
+        """Whether holder, supervisor and a mount process all have the mount's fds."""
+        found = self.report()
+        return bool(found) and all(m["held"] and m["supervisor"] for m in found)
 
     def child(self, verb: str) -> int | None:
-        assert self.supervisor is not None
-        children = Path(f"/proc/{self.supervisor.pid}/task/{self.supervisor.pid}/children")
-        for pid in children.read_text().split():
-            try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if verb.encode() in command:
-                return int(pid)
+        assert self.launcher is not None
+        waiting = [self.launcher.pid]
+        while waiting:
+            for pid in children(waiting.pop()):
+                waiting.append(pid)
+                try:
+                    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                if verb.encode() in command:
+                    return pid
         return None
 
     def kill(self, verb: str) -> None:
@@ -115,16 +140,24 @@ class Mounted:
         return [line.split()[1:] for line in lines if line.startswith(kind)]
 
     def stop(self) -> int:
-        assert self.supervisor is not None
-        self.supervisor.terminate()
-        return self.supervisor.wait(timeout=20)
+        assert self.launcher is not None
+        self.launcher.terminate()
+        return self.launcher.wait(timeout=30)
 
     def close(self) -> None:
-        if self.supervisor is not None and self.supervisor.poll() is None:
+        if self.launcher is not None and self.launcher.poll() is None:
             self.stop()
         while self.kind() is not None:
-            attach.detach(str(self.target))
+            subprocess.run(["umount", "-l", self.target], check=True)
         self.log.close()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that `pid` started and that live."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 15.0) -> None:
@@ -142,11 +175,11 @@ def mounted(tmp_path: Path) -> Iterator[Callable[..., tuple[Mounted, StoreFiles]
     made: list[Mounted] = []
 
     def make(
-        files: dict[str, int], *, grace: str = "60s", start: bool = True
+        files: dict[str, int], *, grace: str = "60s", mode: str = "Fuse", start: bool = True
     ) -> tuple[Mounted, StoreFiles]:
         directory = tmp_path / f"m{len(made)}"
         directory.mkdir()
-        mount = Mounted(directory, grace)
+        mount = Mounted(directory, grace, mode)
         made.append(mount)
         store = lay_out(mount.root, files)
         if start:
