@@ -35,7 +35,8 @@ def open_file(root: int, owner: int, version: str, path: str) -> int:
 
     Its `owner` must be the cache's: a hard link to somebody's file is not the worker's to show.
     """
-    if not path.startswith(f"{names.data_path(version)}/") or "\0" in path:
+    below = path.startswith(f"{names.data_path(version)}/")
+    if not below or "\0" in path or ".." in path.split("/"):
         raise OSError(errno.EINVAL, f"not below {names.data_path(version)}")
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     fd = syscalls.openat2(root, path, flags)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections import deque
 
 from cache_worker.holder import messages
 
@@ -12,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+BEHIND_PACKETS = 1 << 17
 _CREDENTIALS = struct.Struct("=iII")  # pid, uid, gid
 
 
@@ -28,12 +30,20 @@ class Connection:
         """The mount that it serves; "" = it is no mount process (yet)."""
         self.lane = -1
         self.is_open = True
-        self._outgoing: list[tuple[bytes, list[int]]] = []
+        self._outgoing: deque[tuple[bytes, list[int]]] = deque()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._outgoing)
 
     @property
     def is_behind(self) -> bool:
-        """Whether something waits to be sent. Then nothing is read from it: that bounds it."""
-        return bool(self._outgoing)
+        """Whether so much waits to be sent that nothing is to be read from it meanwhile.
+
+        Well above what a mount process can have asked, so that it may ask first and read later.
+        """
+        return len(self._outgoing) >= BEHIND_PACKETS
 
     def send(self, message: dict[str, object], fds: Sequence[int] = ()) -> None:
         """Send now or later. Who left is noticed by reading, not here."""
@@ -46,14 +56,14 @@ class Connection:
     def flush(self) -> None:
         """Send what waits, as far as it goes."""
         while self._outgoing and self._try(*self._outgoing[0]):
-            messages.close_all(self._outgoing.pop(0)[1])
+            messages.close_all(self._outgoing.popleft()[1])
 
     def close(self) -> None:
         """What the other side has sent is not read any more."""
         self.is_open = False
         for _, fds in self._outgoing:
             messages.close_all(fds)
-        self._outgoing = []
+        self._outgoing.clear()
         self.sock.close()
 
     def _try(self, packet: bytes, fds: Sequence[int]) -> bool:

@@ -91,7 +91,7 @@ class Server:
         self._poll.register(sock, select.POLLIN)
 
     def _serve(self, connection: Connection, event: int) -> None:
-        if connection.is_behind:
+        if connection.has_more:
             if event & (select.POLLHUP | select.POLLERR):
                 self._drop(connection)
                 return
@@ -113,7 +113,8 @@ class Server:
         except OSError:
             self._drop(connection)
         if connection.is_open:
-            wanted = select.POLLOUT if connection.is_behind else select.POLLIN
+            wanted = 0 if connection.is_behind else select.POLLIN
+            wanted |= select.POLLOUT if connection.has_more else 0
             self._poll.modify(connection.sock, wanted)
 
     def _dispatch(self, connection: Connection, message: dict[str, object], fds: list[int]) -> None:
