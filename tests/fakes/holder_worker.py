@@ -7,10 +7,12 @@ import os
 import socket
 import struct
 import threading
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cacheop.api import names, wire
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VERSION = "ab12"
 FILE_NODE = 2
@@ -22,9 +24,15 @@ class PublishWorker:
     def __init__(self, root: Path, **answer: Any) -> None:
         self.asked = 0
         self.answer = {
-            "version": VERSION, "rows": 4, "bytes": 1000, "complete": False,
-            "cached_percentage": 0.0, "mode": "Auto", "grace_seconds": 5.0,
-            "data": names.data_path(VERSION), **answer,
+            "version": VERSION,
+            "rows": 4,
+            "bytes": 1000,
+            "complete": False,
+            "cached_percentage": 0.0,
+            "mode": "Auto",
+            "grace_seconds": 5.0,
+            "data": names.data_path(VERSION),
+            **answer,
         }
         self._listener = socket.socket(socket.AF_UNIX)
         directory = os.open(root, os.O_PATH)

@@ -8,15 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cache_worker.holder import messages, mountinfo, mounting, syscalls
 from cacheop.api import names
 from tests.fakes.holder_worker import VERSION, OneFile, PublishWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).parents[3]
 

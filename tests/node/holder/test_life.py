@@ -1,4 +1,4 @@
-"""The holder dies and comes back, mounts come and go; the kernel is real, supervisor and worker not."""
+"""The holder dies and comes back, mounts come and go; supervisor and worker are stand-ins."""
 
 from __future__ import annotations
 
@@ -105,8 +105,14 @@ def test_an_unknown_mount_of_the_supervisor_is_gone(place):
     place.start(mode=None)
     supervisor = place.speaker()
     pretended = {
-        "id": "m5", "target": "/", "mode": "Fuse", "why": "", "version": VERSION,
-        "rows": 4, "device": "0:1", "grace_seconds": 1.0,
+        "id": "m5",
+        "target": "/",
+        "mode": "Fuse",
+        "why": "",
+        "version": VERSION,
+        "rows": 4,
+        "device": "0:1",
+        "grace_seconds": 1.0,
     }
     supervisor.say(op="hold")
     messages.send(supervisor.sock, {"op": "held", "mount": pretended}, [0, 1, 2])
@@ -242,12 +248,12 @@ def test_unpublish_while_busy_returns_and_leaks_nothing(served, use):
     assert time.monotonic() - started < 1.0
     assert supervisor.hear() == {"op": "gone", "id": "m0"}
     assert place.seen() is None
-    with pytest.raises(OSError, match="not connected|aborted"):
+    with pytest.raises(OSError, match=r"not connected|aborted"):
         os.statvfs(used)
     with contextlib.suppress(OSError):  # its FLUSH is not answered any more
         os.close(used)
     wait_for(lambda: connections() == before - {int(served.mount["device"].split(":")[1])})
-    wait_for(lambda: served.lane.is_closed())
+    wait_for(served.lane.is_closed)
     links = [os.readlink(f"/proc/{place.holder.pid}/fd/{fd}") for fd in fds_of(place.holder.pid)]
     assert not [link for link in links if "fuse" in link or "memfd" in link]
 

@@ -11,8 +11,14 @@ from cache_worker.holder import records
 from cacheop.api.errors import ProtocolError
 
 GOOD = {
-    "id": "m3", "target": "/mnt/x", "mode": "ZeroOpen", "why": "because", "version": "0af3",
-    "rows": 7, "device": "0:57", "grace_seconds": 600.0,
+    "id": "m3",
+    "target": "/mnt/x",
+    "mode": "ZeroOpen",
+    "why": "because",
+    "version": "0af3",
+    "rows": 7,
+    "device": "0:57",
+    "grace_seconds": 600.0,
 }
 
 
