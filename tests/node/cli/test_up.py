@@ -76,6 +76,36 @@ def test_a_mount_has_the_files_and_goes_with_down(cacheop, stored):
     assert_gone(cacheop, nodes)
 
 
+@pytest.mark.skipif(os.geteuid() != 0 or not Path("/dev/fuse").exists(), reason="needs FUSE")
+@pytest.mark.parametrize("mode", ["Native", "ZeroOpen", "Passthrough", "Fuse"])
+def test_a_mount_mode_is_told_and_a_killed_launcher_is_started_again(cacheop, stored, mode):
+    mount = cacheop.tmp_path / "mnt"
+    asked = (*stored.files, "--mount", mount, "--mount-mode", mode)
+    if mode == "Native":  # wants every file to be here
+        assert cacheop("up", *stored.files).returncode == 0
+        assert cacheop("load").returncode == 0
+        assert cacheop("down").returncode == 0
+    done = cacheop.process("up", *asked)
+    assert done.returncode == 0, done.stderr
+    assert f"below {mount} (mount mode {mode}: asked for)" in done.stdout
+    (told,) = cacheop.json("status")["mounts"]
+    assert (told["target"], told["mode"], told["why"]) == (str(mount), mode, "asked for")
+    assert told["version"] == cacheop.json("status")["version"]
+    assert "another --mount-mode" in cacheop.fails(
+        2, "up", *stored.files, "--mount", mount, "--mount-mode", "Auto"
+    )
+    _, nodes = record(cacheop)
+    os.kill(nodes[0].pid, signal.SIGKILL)
+    wait_until(lambda: not local.is_alive(nodes[0]))
+    assert cacheop("up", *asked).returncode == 0
+    for key, checksum in stored.checksums.items():
+        assert hashlib.sha256((mount / key).read_bytes()).hexdigest() == checksum
+    _, nodes = record(cacheop)
+    os.kill(nodes[0].pid, signal.SIGKILL)  # `down` cleans up after it, too
+    assert cacheop("down").returncode == 0
+    assert_gone(cacheop, nodes)
+
+
 def test_what_the_origin_refuses_is_our_error_and_leaves_nothing(cacheop, stored, monkeypatch):
     monkeypatch.setenv("CACHEOP_SECRET_S3_KEY", "wrong")
     monkeypatch.setenv("CACHEOP_SECRET_S3_SECRET", "wrong")
