@@ -68,10 +68,11 @@ class Victims:
     def _sample_slots(self) -> list[int]:
         slots: list[int] = []
         used = self._table.used_slots
-        start = self._random.randrange(max(1, used))
-        for at in range(0, used, SAMPLE_WINDOW):
-            window = (start + at) % used
-            count = min(SAMPLE_WINDOW, used - window)
+        window, left, count = self._random.randrange(max(1, used)), used, 0
+        while left and len(slots) < SAMPLE_SIZE:  # once around the table at most
+            window = (window + count) % used
+            count = min(SAMPLE_WINDOW, used - window, left)
+            left -= count
             if self.pins.holds_all(window, count):
                 continue
             states = self._table.states(window, count)
@@ -79,6 +80,4 @@ class Victims:
             if self.pins.names:
                 here = [slot for slot in here if not self.pins.holds(slot)]
             slots += self._random.sample(here, min(len(here), SAMPLE_SIZE // 4))
-            if len(slots) >= SAMPLE_SIZE:
-                break
         return slots

@@ -320,3 +320,25 @@ def test_a_quota_that_holds_nothing_for_long_is_no_error(tmp_path, origin):
     found = asyncio.run(node.cache.read(version, row, 5, 100, inline=True))
     assert bytes(found) == origin.objects["dir/a"][5:105]
     node.close()
+
+
+def test_a_file_changed_at_the_origin_mid_read_is_never_mixed(tmp_path, origin):
+    """Old bytes for what is here, ESTALE for what is not; and for a span over both."""
+    node = NodeCache(tmp_path, origin)
+    version = node.add_version()
+    old = origin.objects["big"]
+
+    async def run():
+        assert await node.read(version, "big", 0, 100) == old[:100]
+        origin.objects["big"] = some_bytes(5, len(old))
+        for offset, length in ((8 * MIB, 10), (8 * MIB - 5, 10), (0, None)):
+            with pytest.raises(OriginChanged) as caught:
+                await node.read(version, "big", offset, length)
+            assert caught.value.errno == errno.ESTALE
+        assert await node.read(version, "big", MIB, 100) == old[MIB : MIB + 100]
+
+    asyncio.run(run())
+    new = node.add_version()
+    assert asyncio.run(node.read(new, "big")) == origin.objects["big"]
+    assert asyncio.run(node.read(version, "big", 0, 100)) == old[:100]
+    node.close()

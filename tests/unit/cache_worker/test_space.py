@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_worker.space import Space, floor_bytes
+from cache_worker.space import PATIENCE_LOOKS, Space, floor_bytes
 
 
 def test_the_quota_is_never_promised_twice():
@@ -49,3 +49,54 @@ def test_used_and_reserved_never_pass_the_limit(steps):
         assert space.used_bytes == sum(used)
         assert space.reserved_bytes == sum(reserved)
         assert space.used_bytes + space.reserved_bytes <= 100
+
+
+def short_of_disk():
+    """A disk with nothing free above its floor, all of it ours."""
+    space = Space(1 << 40, used_bytes=1000)
+    space.saw_disk(floor_bytes(10_000), 10_000)
+    assert space.limit_bytes == 1000
+    return space
+
+
+def test_what_readers_hold_is_not_evicted_for_twice():
+    space = short_of_disk()
+    assert space.above_high() == 150
+    space.dropped(150, may_be_held=True)
+    space.saw_disk(floor_bytes(10_000), 10_000)  # readers hold the files: nothing came free
+    assert space.returning_bytes == 150
+    assert space.above_high() == space.to_evict(150) == 0
+    assert not space.reserve(1)  # but there is no room either: read through
+    space.saw_disk(floor_bytes(10_000) + 150, 10_000)  # they let go
+    assert space.returning_bytes == 0
+    assert space.reserve(150)
+
+
+def test_more_is_evicted_than_what_returns_when_more_is_needed():
+    space = short_of_disk()
+    space.dropped(150, may_be_held=True)
+    space.saw_disk(floor_bytes(10_000), 10_000)
+    assert space.to_evict(200) == 50
+
+
+def test_others_who_write_are_not_taken_for_readers():
+    space = short_of_disk()
+    space.saw_disk(floor_bytes(10_000) - 500, 10_000)
+    assert space.returning_bytes == 0
+    assert space.above_high() > 500
+
+
+def test_what_others_took_is_not_waited_for_for_ever():
+    space = short_of_disk()
+    space.dropped(400, may_be_held=True)
+    for _ in range(PATIENCE_LOOKS + 1):
+        space.saw_disk(floor_bytes(10_000), 10_000)
+    assert space.returning_bytes == 200
+
+
+def test_the_quota_does_not_wait_for_the_disk():
+    space = short_of_disk()
+    space.dropped(400, may_be_held=True)
+    space.saw_disk(floor_bytes(10_000), 10_000)
+    space.quota_bytes = 300
+    assert space.to_evict(0) == 300
