@@ -34,6 +34,8 @@ class RunningNode(RunningWorker):
         super().__init__(directory, [{"mountPoint": origin}], verb="run", **more)
         config = json.loads(self.config.read_text())
         self.config.write_text(json.dumps({**config, "mounts": mounts}))
+        self.roots: list[int] = []
+        """Process ids, where a test starts supervisor and holder itself."""
         self.targets = [Path(mount["target"]) for mount in mounts]
 
     def start(self, *, ready: bool = True, seconds: float = 30) -> float:
@@ -46,15 +48,14 @@ class RunningNode(RunningWorker):
     # -- processes --------------------------------------------------------------------------------
 
     def pids(self) -> dict[str, list[int]]:
-        """Who runs below the launcher: role -> process ids."""
+        """Who runs below the launcher (or what took its place): role -> process ids."""
         found: dict[str, list[int]] = {role: [] for role in ROLES.values()}
-        waiting = [self.process.pid]
+        waiting = self.roots or [self.process.pid]
         while waiting:
-            for pid in _children(waiting.pop()):
-                waiting.append(pid)
-                role = _role(pid)
-                if role:
-                    found[role].append(pid)
+            parent = waiting.pop()
+            waiting += _children(parent)
+            if role := _role(parent):
+                found[role].append(parent)
         return found
 
     def kill(self, role: str = "", number: signal.Signals = signal.SIGKILL) -> list[int]:
@@ -100,6 +101,8 @@ class RunningNode(RunningWorker):
         except (OSError, ValueError, KeyError):
             return False
         wanted = len(self.targets) if count is None else count
+        if any(mount["mode"] != "Native" for mount in mounts) and not self.pids()["mount"]:
+            return False
         return len(mounts) >= wanted and all(is_served(mount) for mount in mounts)
 
     def wait_whole(self, seconds: float = WHOLE_SECONDS) -> None:
@@ -141,9 +144,12 @@ class RunningNode(RunningWorker):
 
 
 def is_served(mount: dict[str, Any]) -> bool:
-    """Whether holder and supervisor hold its fds and, where one is needed, somebody serves it."""
+    """Whether holder and supervisor hold its fds and, where the holder is needed, it is asked.
+
+    Only Passthrough needs it: processes of the other modes never speak to the holder.
+    """
     both = bool(mount["held"] and mount["supervisor"])
-    return both and (mount["mode"] == "Native" or bool(mount["lanes"]))
+    return both and (mount["mode"] != "Passthrough" or bool(mount["lanes"]))
 
 
 def ask_holder(root: Path, message: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ PAUSE_SECONDS = (0.05, 0.45)
 EVICTED_PATHS = 12
 FORGET_SECONDS = 1.5  # how often the kernel must forget names and inodes
 HANG_SECONDS = 5.0
+WATCH_SECONDS = 0.05
+FILL_SECONDS = 0.5  # what waited for the worker comes this long after it is back
 LATE_SECONDS = 30.0  # a reader that still has not ended then hangs for ever
 MIB = 1 << 20
 
@@ -59,9 +62,34 @@ class Storm:
         self.node, self.paths, self.rng = node, paths, rng
         self.kills: list[tuple[float, str]] = []
         self.evictions = 0
+        self.away: list[tuple[float, float]] = []
+        """When no worker answered: what is not cached has to wait for the next one."""
         self._forget = 0.0
 
     def run(self, stop: float) -> None:
+        watch = threading.Thread(target=self._watch, args=(stop,))
+        watch.start()
+        try:
+            self._rage(stop)
+        finally:
+            watch.join()
+
+    def _watch(self, stop: float) -> None:
+        seen = time.monotonic()
+        while time.monotonic() < stop:
+            try:
+                self.node.call("health", 5)
+            except (CacheopError, OSError):
+                time.sleep(WATCH_SECONDS)
+                continue
+            now = time.monotonic()
+            if now - seen > 3 * WATCH_SECONDS:
+                self.away.append((seen, now + FILL_SECONDS))
+            seen = now
+            time.sleep(WATCH_SECONDS)
+        self.away.append((seen, float("inf")))
+
+    def _rage(self, stop: float) -> None:
         while time.monotonic() < stop:
             time.sleep(self.rng.uniform(*PAUSE_SECONDS))
             self._evict()
@@ -98,15 +126,31 @@ def gaps_seconds(kills: list[tuple[float, str]], slow: list[tuple[float, float]]
     ]
 
 
+def apart(
+    slow: list[tuple[float, float]], away: list[tuple[float, float]]
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Waits while the worker was there, and waits that it had a part in. Pure."""
+    its = [(a, b) for a, b in slow if any(a < end and b > start for start, end in away)]
+    return [wait for wait in slow if wait not in set(its)], its
+
+
 def share(values: list[float], fraction: float) -> float:
     """The value that `fraction` of `values` do not exceed. Pure."""
     ordered = sorted(values)
     return ordered[min(int(fraction * len(ordered)), len(ordered) - 1)] if ordered else 0.0
 
 
+def in_ms(gaps: list[float]) -> dict[str, int]:
+    """Median, 99th percentile and longest, in milliseconds. Pure."""
+    three = share(gaps, 0.5), share(gaps, 0.99), max(gaps, default=0.0)
+    return {name: round(1000 * gap) for name, gap in zip(("p50", "p99", "max"), three, strict=True)}
+
+
 def summary(storm: Storm, found: list[dict[str, Any]], lost: list[str]) -> dict[str, Any]:
     """What is printed."""
-    gaps = gaps_seconds(storm.kills, [(a, b) for one in found for a, b in one["slow"]])
+    slow = [(float(a), float(b)) for one in found for a, b in one["slow"]]
+    ours, of_the_worker = apart(slow, storm.away)
+    gaps, longer = gaps_seconds(storm.kills, ours), gaps_seconds(storm.kills, of_the_worker)
     names = [name for _, name in storm.kills]
     wrong = [text for one in found for text in one["wrong"]]
     errors = [text for one in found for text in one["errors"]] + lost
@@ -120,11 +164,8 @@ def summary(storm: Storm, found: list[dict[str, Any]], lost: list[str]) -> dict[
         "errors": len(errors),
         "wrong": len(wrong),
         "hangs": sum(one["slowest"] > HANG_SECONDS for one in found) + len(lost),
-        "gap_ms": {
-            "p50": round(1000 * share(gaps, 0.5)),
-            "p99": round(1000 * share(gaps, 0.99)),
-            "max": round(1000 * max(gaps, default=0.0)),
-        },
+        "gap_ms": in_ms(gaps),
+        "gap_without_worker_ms": in_ms(longer),
         "slowest_seconds": round(slowest, 3),
         "examples": (wrong + errors)[:8],
     }

@@ -116,7 +116,7 @@ def test_a_worker_away_longer_than_the_grace_time_is_eio_and_works_again(make_no
     assert result(read(node, "here"), 10) == [sums["here"]]
     with worker_away(node):
         node.kill("mount")  # the next one finds no worker from the start
-        wait_for(lambda: node.report()[0]["lanes"])
+        wait_for(lambda: node.pids()["mount"])
         started = time.monotonic()
         assert result(read(node, "here", "there"), 20) == [sums["here"], str(errno.EIO)]
         assert time.monotonic() - started < GRACE_SECONDS + 6

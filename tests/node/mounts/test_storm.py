@@ -48,6 +48,12 @@ def test_a_gap_is_the_longest_wait_from_a_kill_until_the_next_one():
     assert storm.gaps_seconds(kills, []) == [0.0, 0.0]
 
 
+def test_waits_are_told_apart_by_whether_the_worker_was_there():
+    slow = [(1.0, 2.0), (3.0, 4.0), (5.0, 9.0)]
+    assert storm.apart(slow, [(3.5, 5.0)]) == ([(1.0, 2.0), (5.0, 9.0)], [(3.0, 4.0)])
+    assert storm.apart(slow, []) == (slow, [])
+
+
 def test_a_share_of_values():
     values = [float(n) for n in range(100)]
     assert (storm.share(values, 0.5), storm.share(values, 0.99)) == (50.0, 99.0)

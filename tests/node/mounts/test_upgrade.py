@@ -73,6 +73,7 @@ class Kubelet:
                 stdout=log,
                 stderr=log,
             )
+        self.node.roots = [process.pid for process in self.running.values()]
 
     def replace(self, verb: str, code: Path) -> int:
         """SIGTERM, then the other release; the exit code of the old one."""
