@@ -21,9 +21,9 @@ def measure(place: Place) -> list[Series]:
     fill(place)
     rows: list[Series] = []
     for mode in place.modes:
-        with mounted(place, mode) as cacheop:
+        with place.attempt(f"big file, {mode}"), mounted(place, mode) as cacheop:
             rows += warm(place, cacheop.system(mode), place.sizes.rounds)
-    with volume(place, "juicefs-big", place.big) as juicefs:
+    with place.attempt("big file, JuiceFS"), volume(place, "juicefs-big", place.big) as juicefs:
         for flags in FLAGS:
             with juicefs.mounted(flags) as system:
                 if flags == next(iter(FLAGS)):

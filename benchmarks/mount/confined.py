@@ -25,7 +25,10 @@ def measure(place: Place) -> list[Series]:
     rows: list[Series] = []
     for mode in (*place.modes, *({AUTO} - set(place.modes))):
         drop_caches()
-        with limited("worker", WORKER_LIMIT_BYTES) as ours:
+        with (
+            place.attempt(f"confined, {mode}"),
+            limited("worker", WORKER_LIMIT_BYTES) as ours,
+        ):
             rows += _one(place, mode, ours)
     return rows
 

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from benchmarks.mount.machine import cpu_by_name
 from benchmarks.setting import SMALL_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from benchmarks.mount.systems import System
@@ -56,6 +57,7 @@ class Place:
 
     def __init__(self, setting: Setting, sizes: MountSizes, modes: tuple[str, ...]) -> None:
         self.setting, self.sizes, self.modes = setting, sizes, modes
+        self.failures: list[str] = []
         self.small = [
             (f"small/{number // 100:03d}/{number:05d}.jpg", 0, SMALL_BYTES)
             for number in range(sizes.small_files)
@@ -83,6 +85,15 @@ class Place:
             for offset in range(0, length, PIECE_BYTES)
         ]
         return [*self.small, *pieces]
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Go on after a failure, which is told at the end: the rest of a long run counts."""
+        try:
+            yield
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            self.failures.append(f"{what}: {error}")
+            print(f"failed: {what}: {error}", file=sys.stderr, flush=True)
 
     def make_data(self) -> None:
         """Random bytes by seed, as plain files and in the bucket."""

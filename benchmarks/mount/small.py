@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING
 
@@ -27,14 +28,17 @@ def measure(place: Place) -> list[Series]:
     fill(place)
     rows: list[Series] = []
     for mode in place.modes:
-        with mounted(place, mode) as cacheop:
+        with place.attempt(f"small files, {mode}"), mounted(place, mode) as cacheop:
             system = cacheop.system(mode)
             place.verify(system, place.small)
             rows += warm(place, system, place.sizes.rounds)
             rows += requests(place, cacheop, system)
             rows.append(disk(place, system))
             rows.append(once(place, system, stored(place, cacheop)))
-    with volume(place, "juicefs-small", place.small) as juicefs:
+    with (
+        place.attempt("small files, JuiceFS"),
+        volume(place, "juicefs-small", place.small) as juicefs,
+    ):
         for flags in FLAGS:
             with juicefs.mounted(flags) as system:
                 if flags == next(iter(FLAGS)):
@@ -82,12 +86,11 @@ def requests(place: Place, cacheop: Cacheop, system: System) -> list[Series]:
     seen = {op: count - before.get(op, 0) for op, count in after.items()}
     seen = {op: count for op, count in seen.items() if count}
     others = sum(count for op, count in seen.items() if op not in EXPECTED_REQUESTS)
+    total: float = sum(seen.values())
     note = ", ".join(f"{op} {count:,}" for op, count in sorted(seen.items())) or "none"
-    if not after:
-        note = "none, and none since the mount began"
-    rows = [
-        Series(REQUESTS, system.name, "", system.mode, values=[sum(seen.values())], note=note),
-    ]
+    if not after and system.name != "Native":
+        total, note = math.inf, "status tells of no requests at all, not even of the mount's first"
+    rows = [Series(REQUESTS, system.name, "", system.mode, values=[total], note=note)]
     if system.name == "Passthrough":
         what = REQUESTS + " but OPEN and RELEASE"
         rows.append(Series(what, system.name, "", system.mode, values=[others], note=note))

@@ -11,34 +11,53 @@ from typing import Any
 SECONDS = 600
 SPARE_SECONDS = 300
 """To set up, to take down, and for the last hand-over."""
+STORMS = (
+    ("ZeroOpen",),
+    ("Passthrough",),
+    ("Fuse",),
+    ("Passthrough", "--mask"),
+)
+"""Modes; the last as on a kernel that knows neither passthrough nor resend."""
 
 
 def main() -> int:
-    """Run the storm of the tests for long; its figures as a table, its exit code as ours."""
+    """A storm of the tests in each mode, long; their figures side by side; 1 if one failed."""
     parser = argparse.ArgumentParser(prog="./dev bench-soak", description=__doc__)
-    parser.add_argument("seconds", nargs="?", type=int, default=SECONDS)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("seconds", nargs="?", type=int, default=SECONDS, help="of all together")
+    seconds = parser.parse_args().seconds // len(STORMS)
+    found, failed = {}, False
+    for mode, *options in STORMS:
+        name = " ".join((mode, *options))
+        print(f"{name}: {seconds} s …", file=sys.stderr, flush=True)
+        told, code = storm(seconds, mode, options)
+        found[name] = dict(flat(told))
+        failed |= bool(code)
+    show(found)
+    return int(failed)
+
+
+def storm(seconds: int, mode: str, options: list[str]) -> tuple[dict[str, Any], int]:
+    """(the JSON line it prints, its exit code)."""
+    what = ["--seconds", str(seconds), "--mode", mode, *options]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.node.mounts.storm", "--seconds", str(seconds)],
+        [sys.executable, "-m", "tests.node.mounts.storm", *what],
         check=False,
         stdout=subprocess.PIPE,
         text=True,
         timeout=seconds + SPARE_SECONDS,
     )
     lines = done.stdout.splitlines()
-    if lines:
-        show(json.loads(lines[-1]))
-    return done.returncode
+    return (json.loads(lines[-1]) if lines else {}), done.returncode
 
 
-def show(found: dict[str, Any]) -> None:
-    """Whatever the storm tells, a line each; what is nested, by its path."""
+def show(storms: dict[str, dict[str, str]]) -> None:
+    """Whatever the storms tell, a line each; what is nested, by its path."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("what", "found", title="storm")
-    for name, value in flat(found):
-        table.add_row(name, value)
+    table = Table("what", *storms, title="storms of SIGKILL")
+    for what in dict.fromkeys(what for told in storms.values() for what in told):
+        table.add_row(what, *(told.get(what, "") for told in storms.values()))
     Console().print(table)
 
 

@@ -72,8 +72,9 @@ class Cacheop:
         self.setting, self.name, self.target = setting, name, target
 
     def status(self) -> dict[str, Any]:
-        """`cacheop status -o json`."""
-        return self.setting.status(self.name)
+        """`cacheop status -o json` of the one node."""
+        node: dict[str, Any] = self.setting.status(self.name)["nodes"][0]
+        return node
 
     def mount(self) -> dict[str, Any]:
         """What status says of the mount."""
@@ -82,6 +83,10 @@ class Cacheop:
             raise RuntimeError(f"{self.target} is not among the mounts of {self.name}")
         mount: dict[str, Any] = found[0]
         return mount
+
+    def is_told(self) -> bool:
+        """Whether status knows of the mount."""
+        return any(mount["target"] == str(self.target) for mount in self.status()["mounts"])
 
     def requests(self) -> dict[str, int]:
         """Requests that reached Python since the mount began, once all are told."""
@@ -135,7 +140,7 @@ def mounted(
     command(setting, "up", "-f", str(file), *options, procs=procs)
     try:
         end = time.monotonic() + MOUNTED_SECONDS
-        while not os.path.ismount(target):
+        while not (os.path.ismount(target) and found.is_told()):
             if time.monotonic() > end:
                 raise RuntimeError(f"{target} was not mounted in {MOUNTED_SECONDS:.0f} s")
             time.sleep(0.05)

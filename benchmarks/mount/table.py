@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from benchmarks.mount.figures import Figure
 
-WIDTH = 200
+WIDTH = 230
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("what", "left"),
     ("system", "left"),
@@ -43,7 +43,7 @@ def show(title: str, figures: Sequence[Figure]) -> None:
         caption="CPU of the readers and of all processes that serve them; the baseline's behind /",
     )
     for column, justify in _COLUMNS:
-        table.add_column(column, justify=justify)
+        table.add_column(column, justify=justify, no_wrap=column != "goal")
     previous = ""
     for figure in sorted(figures, key=lambda f: order.index(f.what)):
         if previous and previous != figure.what:
@@ -59,23 +59,29 @@ def show(title: str, figures: Sequence[Figure]) -> None:
 
 def _cells(figure: Figure, what: str) -> list[str]:
     def number(value: float | None, scale: float = 1.0) -> str:
-        return "" if value is None else f"{value * scale:,.3g}"
+        if value is None:
+            return ""
+        value *= scale
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
     def beside(ours: float | None, theirs: float | None, scale: float = 1.0) -> str:
         return " / ".join(text for text in (number(ours, scale), number(theirs, scale)) if text)
 
     low, high = figure.spread
+    per_file = figure.unit in {"files/s", "s"}
     return [
         what,
         figure.system,
         figure.mode.partition(":")[0] if not figure.system.startswith("JuiceFS") else "",
-        f"{figure.value:,.4g} {figure.unit}",
-        f"{low:,.3g} to {high:,.3g}",
-        "" if figure.baseline_value is None else f"{figure.baseline} {figure.baseline_value:,.4g}",
+        f"{number(figure.value)} {figure.unit}",
+        f"{number(low)} to {number(high)}" if len(figure.runs) > 1 else "",
+        f"{figure.baseline} {number(figure.baseline_value)}".strip(),
         number(figure.ratio),
         number(figure.x_juicefs),
         number(figure.x_juicefs_fastest),
-        beside(figure.cpu_seconds_per_file, figure.baseline_cpu_seconds_per_file, 1e6),
+        beside(figure.cpu_seconds_per_file, figure.baseline_cpu_seconds_per_file, 1e6)
+        if per_file
+        else "",
         beside(figure.cpu_seconds_per_gigabyte, figure.baseline_cpu_seconds_per_gigabyte),
         "; ".join(figure.goals),
         {True: "yes", False: "NO", None: ""}[figure.met],
