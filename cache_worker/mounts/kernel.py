@@ -40,13 +40,10 @@ DO_READDIRPLUS: Final = 1 << 13
 READDIRPLUS_AUTO: Final = 1 << 14
 NO_OPEN_SUPPORT: Final = 1 << 17  # ENOSYS to OPEN means: open without asking, keep pages
 PARALLEL_DIROPS: Final = 1 << 18
-NO_OPEN_SUPPORT: Final = 1 << 17
 MAX_PAGES: Final = 1 << 22
-NO_OPENDIR_SUPPORT: Final = 1 << 24
 NO_OPENDIR_SUPPORT: Final = 1 << 24
 INIT_EXT: Final = 1 << 30
 PASSTHROUGH: Final = 1 << 37  # since Linux 6.9
-PASSTHROUGH: Final = 1 << 37
 HAS_RESEND: Final = 1 << 39
 WANTED: Final = (
     ASYNC_READ | DO_READDIRPLUS | READDIRPLUS_AUTO | PARALLEL_DIROPS | MAX_PAGES | INIT_EXT
@@ -55,7 +52,6 @@ WANTED: Final = (
 
 FOPEN_KEEP_CACHE: Final = 1 << 1
 FOPEN_CACHE_DIR: Final = 1 << 3
-FOPEN_PASSTHROUGH: Final = 1 << 7
 FOPEN_PASSTHROUGH: Final = 1 << 7
 NOTIFY_INVAL_INODE, NOTIFY_RESEND = 2, 7
 

@@ -112,6 +112,16 @@ class StoredVersion:
         """Whether the whole file is on this node."""
         return self._table.is_complete(self._slots.first_slot(row))
 
+    def proof(self, row: int) -> int | None:
+        """Proves that the file is complete; None: it is not.
+
+        The same before and after its path was opened means that the complete file was opened.
+        """
+        first = self._slots.first_slot(row)
+        state = self._table.state(first)
+        whole = state & STATE_MASK == PRESENT and self._table.is_complete(first)
+        return state if whole else None
+
     def missing(self, row: int, chunks: range) -> list[int]:
         """Which of the file's `chunks` are not on this node: those worth asking for early."""
         first = self._slots.first_slot(row)

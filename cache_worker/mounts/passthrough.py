@@ -1,0 +1,327 @@
+"""Mode Passthrough: OPEN decides, then the kernel reads the cached file by itself (Linux 6.9).
+
+The kernel's rules, each tried: an inode that is open in one I/O mode, or with one backing id,
+answers EIO to an OPEN in another. So an open inode gets the same answer again, and mode or id
+change only while nobody has it open. A backing id that was proved to be of the complete file stays
+right: such a file never changes until it is unlinked, and its inode keeps its bytes then.
+
+An OPEN that cannot be answered at once is parked: the holder is asked for an id, or the worker for
+the file before. Each node has one such question at a time, and all its OPENs wait for that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from cache_worker.mounts import kernel
+from cache_worker.mounts.backing import Backing
+from cache_worker.mounts.channel import LANDING, Request
+from cache_worker.mounts.line import Read
+from cache_worker.mounts.openslots import OpenSlots
+from cacheop.api import names
+from cacheop.api.chunk import chunk_count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cache_worker.mounts.channel import Channel
+    from cache_worker.mounts.line import Line
+    from cache_worker.mounts.ring import Lane
+    from cache_worker.mounts.stored import StoredVersion
+
+IDS_MAX = 65_536
+"""Files that the kernel keeps open for us: each is about 1 KiB of its memory."""
+TRIES_MAX = 16  # a file that is evicted as soon as it was filled is read through us then
+SCANNED_ROWS = 32_768  # a tick
+
+_PASS = kernel.FOPEN_PASSTHROUGH
+_KEEP = kernel.FOPEN_KEEP_CACHE
+
+
+class _Open:
+    """A node that is open: how, and how often."""
+
+    __slots__ = ("backing", "count")
+
+    def __init__(self, backing: int) -> None:
+        self.backing = backing
+        """0: read through us."""
+        self.count = 0
+
+
+class _Asked:
+    """A node whose OPENs wait."""
+
+    __slots__ = ("proof", "requests", "tries")
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.tries = 0
+        self.proof: int | None = None
+
+
+class PassthroughOpens:
+    """Of the one process that serves the mount. Any thread; `_lock` guards all that is mutable."""
+
+    wanted = kernel.PASSTHROUGH
+
+    def __init__(
+        self,
+        channel: Channel,
+        line: Line,
+        stored: StoredVersion,
+        backing: Backing,
+        slots: OpenSlots,
+        ids: memoryview,
+    ) -> None:
+        self._channel = channel
+        self._line = line
+        self._stored = stored
+        self._backing = backing
+        self._slots = slots
+        self._ids = ids
+        """What the holder registered, by node; also ids that nobody proved."""
+        self._lock = threading.Lock()
+        self._open: dict[int, _Open] = {}
+        self._known: dict[int, int] = {}
+        """Proved backing ids by node, the longest unused first."""
+        self._asked: dict[int, _Asked] = {}
+        self._closing: set[int] = set()
+        self._cached: set[int] = set()
+        """Nodes that were read through us: the kernel may have pages of theirs."""
+        self._scanned = 0
+
+    def open(self, request: Request, row: int) -> None:
+        """See Opens."""
+        node = row + 2
+        with self._lock:
+            found = self._found(node)
+            handle = self._take(node, found) if found is not None else None
+        if found is not None:
+            self._reply(request, node, found.backing, handle)
+        else:
+            self._wait(self._channel.park(request), node)
+
+    def _wait(self, request: Request, node: int) -> None:
+        with self._lock:
+            found = self._found(node)  # it may have come while the request was parked
+            handle = self._take(node, found) if found is not None else None
+            first = found is None and node not in self._asked
+            if found is None:
+                self._asked.setdefault(node, _Asked()).requests.append(request)
+        if found is not None:
+            self._reply(request, node, found.backing, handle)
+        elif first:
+            self._advance(node)
+
+    def _found(self, node: int) -> _Open | None:
+        """How `node` is open, or can be at once. Under the lock."""
+        found = self._open.get(node)
+        if found is None and (backing := self._known.pop(node, 0)):
+            self._known[node] = backing  # the latest used
+            found = self._open[node] = _Open(backing)
+        return found
+
+    def release(self, request: Request, row: int) -> None:
+        """See Opens."""
+        (handle,) = kernel.RELEASE_IN.unpack_from(request.body)
+        self._leave(handle, row + 2)
+        self._channel.answer(request)
+
+    def take_over(self) -> None:
+        """See Opens. Only ids of open files were surely proved; others are asked for again."""
+        for node, passed in self._slots.opened():
+            if node >= len(self._ids):
+                continue
+            backing = self._ids[node] if passed else 0
+            if backing:
+                self._known[node] = backing
+            elif not passed:
+                self._cached.add(node)
+            self._open.setdefault(node, _Open(backing)).count += 1
+
+    def drop(self, unique: int) -> bool:
+        """See Opens."""
+        with self._lock:
+            for asked in self._asked.values():
+                for request in asked.requests:
+                    if request.unique == unique:
+                        asked.requests.remove(request)
+                        return True
+        return False
+
+    def tick(self) -> None:
+        """Let go of files that were evicted, of ids that nobody proved, and of ids too many."""
+        start = self._scanned
+        words = self._ids[start : start + SCANNED_ROWS].tolist()
+        self._scanned = start + SCANNED_ROWS if start + SCANNED_ROWS < len(self._ids) else 0
+        registered = [start + n for n, word in enumerate(words) if word]
+        useless = [n for n in registered if n not in self._known or not self._is_complete(n)]
+        with self._lock:
+            useless += islice(self._known, max(0, len(self._known) - IDS_MAX))
+        for node in useless:
+            self._close(node)
+
+    def _is_complete(self, node: int) -> bool:
+        return self._stored.is_complete(node - 2)
+
+    # -- answering --------------------------------------------------------------------------------
+
+    def _take(self, node: int, found: _Open) -> int | None:
+        """A file handle for one more open of `node`. Under the lock, before the answer."""
+        handle = self._slots.take(node, passed=bool(found.backing))
+        if handle is not None:
+            found.count += 1
+        elif not found.count:
+            self._open.pop(node, None)
+        return handle
+
+    def _reply(self, request: Request, node: int, backing: int, handle: int | None) -> None:
+        if handle is None:
+            self._channel.fail(request, errno.ENFILE)
+            return
+        body = kernel.OPEN_OUT.pack(handle, _PASS if backing else _KEEP, backing)
+        if not self._channel.answer(request, body):
+            self._leave(handle, node)  # interrupted, or a predecessor had answered
+
+    def _leave(self, handle: int, node: int) -> None:
+        with self._lock:
+            if not self._slots.clear(handle, node):
+                return
+            found = self._open[node]
+            found.count -= 1
+            if not found.count:
+                del self._open[node]
+
+    # -- what waits -------------------------------------------------------------------------------
+
+    def _advance(self, node: int) -> None:
+        """The next step towards an answer for the OPENs of `node`; nothing else is under way."""
+        with self._lock:
+            asked = self._asked[node]
+            asked.tries += 1
+            if node in self._closing:
+                return  # `_closed` goes on
+            if self._ids[node]:  # an id that nobody proved: of a predecessor, or gone stale
+                self._closing.add(node)
+                stale = True
+            else:
+                stale = False
+                asked.proof = self._stored.proof(node - 2)
+            proof, tries = asked.proof, asked.tries
+        row = node - 2
+        if stale:
+            self._backing.close(node, self._closed)
+        elif tries > TRIES_MAX:
+            self._settle(node, 0)
+        elif proof is not None:
+            path = f"{names.data_path(self._stored.index.version)}/{self._stored.index.path(row)}"
+            self._backing.register(node, path, self._registered)
+        elif chunk_count(self._stored.index.size(row)) == 1:
+            nobody = Request(kernel.OPEN, 0, node, b"", LANDING)  # never dropped by a signal
+            self._line.ask(Read(nobody, row, 0, 1, self._filled))
+        else:
+            self._settle(node, 0)
+
+    def _filled(self, read: Read, payload: bytes | None, errno_code: int) -> None:
+        """On the line's thread. What cannot be stored now is read through us."""
+        if payload is None and not errno_code:
+            self._advance(read.row + 2)
+        else:
+            self._settle(read.row + 2, 0)
+
+    def _registered(self, node: int, backing: int, errno_code: int) -> None:
+        """On the thread of the holder's line."""
+        proof = self._asked[node].proof
+        if backing and self._stored.proof(node - 2) == proof:
+            self._settle(node, backing)
+        elif backing or errno_code == errno.ENOENT:  # evicted meanwhile
+            self._advance(node)
+        elif errno_code == errno.EIO:  # no holder for the grace time
+            self._refuse(node, errno.EIO)
+        else:  # the kernel does not take this file system
+            self._settle(node, 0)
+
+    def _closed(self, node: int, _backing: int, errno_code: int) -> None:
+        """On the thread of the holder's line."""
+        with self._lock:
+            self._closing.discard(node)
+            waited = node in self._asked
+        if waited and errno_code:
+            self._refuse(node, errno.EIO)
+        elif waited:
+            self._advance(node)
+
+    def _settle(self, node: int, backing: int) -> None:
+        """Answer all that wait for `node`."""
+        with self._lock:
+            stale_pages = backing and node in self._cached
+        if stale_pages:  # nobody has it open: the file is to be in memory once
+            self._forget_pages(node)
+        with self._lock:
+            waiting = self._asked.pop(node).requests
+            if backing:
+                self._known[node] = backing
+                self._cached.discard(node)
+            else:
+                self._cached.add(node)
+            if not waiting:
+                return
+            found = self._open.setdefault(node, _Open(backing))
+            handles = [self._take(node, found) for _ in waiting]
+        for request, handle in zip(waiting, handles, strict=True):
+            self._reply(request, node, backing, handle)
+
+    def _refuse(self, node: int, errno_code: int) -> None:
+        with self._lock:
+            waiting = self._asked.pop(node).requests
+        for request in waiting:
+            self._channel.fail(request, errno_code)
+
+    def _forget_pages(self, node: int) -> None:
+        try:
+            os.write(self._channel.fd, kernel.forget_pages(node))
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.ECONNABORTED}:
+                raise
+
+    def _close(self, node: int) -> None:
+        """Let the kernel let go of the file of `node`, unless somebody has it open or wants to."""
+        with self._lock:
+            if node in self._open or node in self._asked or node in self._closing:
+                return
+            self._known.pop(node, None)
+            self._closing.add(node)
+        self._backing.close(node, self._closed)
+
+
+def start(
+    root: str,
+    mount: dict[str, Any],
+    lane: Lane,
+    channel: Channel,
+    line: Line,
+    stored: StoredVersion,
+    ids_fd: int,
+    report: Callable[[str], None],
+    *,
+    offered: bool,
+) -> PassthroughOpens | None:
+    """Begin; None when the kernel does not offer passthrough, which the holder is told."""
+    backing = Backing(root, str(mount["id"]), lane.number, float(mount["grace_seconds"]), report)
+    backing.start()
+    if not offered:
+        backing.tell_mode("Fuse", "the kernel offers no passthrough (Linux 6.9 and later do)")
+        return None
+    ids = _map_ids(ids_fd, stored.index.rows + 2)
+    return PassthroughOpens(channel, line, stored, backing, OpenSlots(lane.ring.slots), ids)
+
+
+def _map_ids(fd: int, nodes: int) -> memoryview:
+    import mmap
+
+    return memoryview(mmap.mmap(fd, 4 * nodes, access=mmap.ACCESS_READ)).cast("I")
