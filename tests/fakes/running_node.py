@@ -50,7 +50,7 @@ class RunningNode(RunningWorker):
     def pids(self) -> dict[str, list[int]]:
         """Who runs below the launcher (or what took its place): role -> process ids."""
         found: dict[str, list[int]] = {role: [] for role in ROLES.values()}
-        waiting = self.roots or [self.process.pid]
+        waiting = list(self.roots) or [self.process.pid]
         while waiting:
             parent = waiting.pop()
             waiting += _children(parent)
