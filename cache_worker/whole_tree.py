@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAKE_SECONDS = 120.0
 LOOK_ENTRIES = 8192
 """Entries a thread looks at before the loop may end it."""
-MAKE_FILES = 64
+MAKE_FILES = 16
 """Files made or mended before others get a turn."""
 _FILE_MODE, _DIRECTORY_MODE = stat.S_IFREG | 0o644, stat.S_IFDIR | 0o755
 
