@@ -29,13 +29,12 @@ if TYPE_CHECKING:
     from cache_worker.mounts.channel import Channel, Request
     from cache_worker.mounts.line import Line
     from cache_worker.mounts.opens import Opens
-    from cache_worker.mounts.readahead import Stream
+    from cache_worker.mounts.readahead import Streams
     from cache_worker.mounts.stored import StoredVersion
     from cache_worker.mounts.tree import Tree
 
 TRIES_MAX = 16  # a worker that never sends the bytes in its answer is asked this often
 DISK_THREADS = 8
-STREAMS_MAX = 256
 XATTR_CACHED = b"user.cacheop.cached"  # percent of the file on this node
 XATTR_ETAG = b"user.cacheop.etag"
 XATTR_VERSION = b"user.cacheop.version"
@@ -68,8 +67,9 @@ class FuseMount:
         self._opens = opens
         self._silent = bool(opens.wanted & kernel.NO_OPEN_SUPPORT)
         """Whether the kernel opens files and directories without asking."""
+        self._keeps = opens.keeps
         self._view = memoryview(bytearray(kernel.READ_MAX_BYTES))  # main thread's
-        self._streams: dict[int, Stream] = {}  # main thread's
+        self._streams: Streams | None = None  # main thread's
         self._cold: SimpleQueue[Read] = SimpleQueue()
         self._disk_threads = 0
         self._answers: dict[int, Callable[[Request, int], None]] = {
@@ -143,12 +143,15 @@ class FuseMount:
         count = self._stored.read(row, offset, view[:length], wait=False)
         if count >= 0:
             self._channel.answer(request, view[:count])
-            return
-        read = Read(self._channel.park(request), row, offset, length, self._answered)
-        if count == COLD:
-            self._later(read)
+            if count and self._keeps:
+                self._stored.served(row, offset, count)
         else:
-            self._line.ask(read)
+            read = Read(self._channel.park(request), row, offset, length, self._answered)
+            if count == COLD:
+                self._later(read)
+            else:
+                self._line.ask(read)
+        if self._stored.index.size(row) > CHUNK_BYTES:
             self._look_ahead(row, offset, length)
 
     def _answered(self, read: Read, payload: bytes | None, errno_code: int) -> None:
@@ -167,16 +170,16 @@ class FuseMount:
                 self._channel.fail(read.request, errno.EIO)
 
     def _look_ahead(self, row: int, offset: int, length: int) -> None:
-        size = self._stored.index.size(row)
-        if size <= CHUNK_BYTES:
+        """Ask for what a reader of a big file soon wants, also while it finds all it reads."""
+        stored = self._stored
+        if stored.is_complete(row):
             return
-        from cache_worker.mounts import readahead  # not before the first requests
+        if self._streams is None:
+            from cache_worker.mounts.readahead import Streams  # not before the first requests
 
-        stream = self._streams.pop(row, None) or readahead.Stream()
-        self._streams[row], chunks = readahead.advance(stream, size, offset, length)
-        if len(self._streams) > STREAMS_MAX:
-            del self._streams[next(iter(self._streams))]
-        for chunk in chunks:
+            self._streams = Streams()
+        chunks = self._streams.read(row, stored.index.size(row), offset, length)
+        for chunk in stored.missing(row, chunks):
             self._line.hint(row, chunk * CHUNK_BYTES)
 
     def _attempt(self, read: Read, view: memoryview, *, wait: bool) -> None:
@@ -184,6 +187,8 @@ class FuseMount:
         count = self._stored.read(read.row, read.offset, view, wait=wait)
         if count >= 0:
             self._channel.answer(read.request, view[:count])
+            if count and self._keeps:
+                self._stored.served(read.row, read.offset, count)
         elif count == COLD:
             self._later(read)
         elif count == MISS and read.tries < TRIES_MAX:

@@ -19,6 +19,9 @@ class Opens(Protocol):
     wanted: int
     """INIT bits that it needs besides the common ones; without one of them, PlainOpens serves."""
 
+    keeps: bool
+    """Whether the kernel keeps what it was answered, so that the store's own pages can go."""
+
     def open(self, request: Request, row: int) -> None:
         """Answer an OPEN for reading of the file at `row`, now or later."""
         ...
@@ -44,6 +47,7 @@ class PlainOpens:
     """Mode Fuse: reads come here, the kernel keeps their pages from one open to the next."""
 
     wanted = 0
+    keeps = True
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel

@@ -68,6 +68,7 @@ class PassthroughOpens:
     """Of the one process that serves the mount. Any thread; `_lock` guards all that is mutable."""
 
     wanted = kernel.PASSTHROUGH
+    keeps = False  # a file read through us is soon complete, and then its own pages are read
 
     def __init__(
         self,
