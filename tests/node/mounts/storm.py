@@ -242,6 +242,7 @@ def rage(directory: Path, *, seconds: float, seed: int, mode: str, mask: bool) -
             reader.kill()
             reader.wait()
         node.close()
+        os.environ.pop("CACHEOP_MASK_INIT", None)
         if before is not None:
             os.environ["CACHEOP_MASK_INIT"] = before
     log = node.log.read_text()
