@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -84,9 +83,11 @@ class Cacheop:
         mount: dict[str, Any] = found[0]
         return mount
 
-    def is_told(self) -> bool:
-        """Whether status knows of the mount."""
-        return any(mount["target"] == str(self.target) for mount in self.status()["mounts"])
+    def is_mounted(self) -> bool:
+        """Whether the mount is there, a bind of the same file system too, and status knows of it."""
+        with open("/proc/self/mountinfo", encoding="utf-8") as file:
+            there = any(line.split()[4] == str(self.target) for line in file)
+        return there and any(m["target"] == str(self.target) for m in self.status()["mounts"])
 
     def requests(self) -> dict[str, int]:
         """Requests that reached Python since the mount began, once all are told."""
@@ -140,7 +141,7 @@ def mounted(
     command(setting, "up", "-f", str(file), *options, procs=procs)
     try:
         end = time.monotonic() + MOUNTED_SECONDS
-        while not (os.path.ismount(target) and found.is_told()):
+        while not found.is_mounted():
             if time.monotonic() > end:
                 raise RuntimeError(f"{target} was not mounted in {MOUNTED_SECONDS:.0f} s")
             time.sleep(0.05)
