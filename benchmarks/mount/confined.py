@@ -47,5 +47,6 @@ def _one(place: Place, mode: str, ours: Group) -> list[Series]:
                     )
                     killed += theirs.kills()
         killed += ours.kills()
-        row.note = f"cacheop's group held {ours.peak_bytes() >> 20} MiB at most, page cache counted"
+        row.note = f"{place.sizes.all_bytes / 1e9:.1f} GB read by {READERS} readers in a group of "
+        row.note += f"{place.sizes.reader_limit_bytes >> 20} MiB; cacheop's, of {WORKER_LIMIT_BYTES >> 20}, held {ours.peak_bytes() >> 20} MiB at most, page cache counted"
     return [row, Series(KILLED, mode, "processes", system.mode, values=[killed])]

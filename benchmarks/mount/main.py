@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -41,6 +42,8 @@ def main() -> int:
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
         parser.error("mounting needs root and /dev/fuse")
+    # As ^C does: take everything down first.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parts = [part for part in PARTS if part in (chosen.parts or PARTS)]
     rows: list[Series] = []
     with (

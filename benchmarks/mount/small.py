@@ -7,7 +7,16 @@ import os
 from typing import TYPE_CHECKING
 
 from benchmarks.mount.figures import Series
-from benchmarks.mount.goals import COLD, DISK, ONCE, READERS, REQUESTS, WARM, with_readers
+from benchmarks.mount.goals import (
+    COLD,
+    DISK,
+    ONCE,
+    OTHER_REQUESTS,
+    READERS,
+    REQUESTS,
+    WARM,
+    with_readers,
+)
 from benchmarks.mount.juicefs import FLAGS, volume
 from benchmarks.mount.machine import PAGE_BYTES, cached_bytes_of_all, drop_caches
 from benchmarks.mount.systems import ext4, fill, mounted
@@ -92,8 +101,7 @@ def requests(place: Place, cacheop: Cacheop, system: System) -> list[Series]:
         total, note = math.inf, "status tells of no requests at all, not even of the mount's first"
     rows = [Series(REQUESTS, system.name, "", system.mode, values=[total], note=note)]
     if system.name == "Passthrough":
-        what = REQUESTS + " but OPEN and RELEASE"
-        rows.append(Series(what, system.name, "", system.mode, values=[others], note=note))
+        rows.append(Series(OTHER_REQUESTS, system.name, "", system.mode, values=[others]))
     return rows
 
 

@@ -84,7 +84,7 @@ class Cacheop:
         return mount
 
     def is_mounted(self) -> bool:
-        """Whether the mount is there, a bind of the same file system too, and status knows of it."""
+        """Whether the mount is there, be it a bind of the same disk, and status knows of it."""
         with open("/proc/self/mountinfo", encoding="utf-8") as file:
             there = any(line.split()[4] == str(self.target) for line in file)
         return there and any(m["target"] == str(self.target) for m in self.status()["mounts"])

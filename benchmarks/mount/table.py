@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from benchmarks.mount.figures import Figure
 
-WIDTH = 230
+WIDTH = 215
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("what", "left"),
     ("system", "left"),
@@ -43,7 +43,7 @@ def show(title: str, figures: Sequence[Figure]) -> None:
         caption="CPU of the readers and of all processes that serve them; the baseline's behind /",
     )
     for column, justify in _COLUMNS:
-        table.add_column(column, justify=justify, no_wrap=column != "goal")
+        table.add_column(column, justify=justify, no_wrap=True)
     previous = ""
     for figure in sorted(figures, key=lambda f: order.index(f.what)):
         if previous and previous != figure.what:
@@ -52,9 +52,12 @@ def show(title: str, figures: Sequence[Figure]) -> None:
         previous = figure.what
     console = Console(width=WIDTH)
     console.print(table)
+    notes: dict[tuple[str, str], list[str]] = {}
     for figure in figures:
         if figure.note:
-            console.print(f"{figure.what}, {figure.system}: {figure.note}", highlight=False)
+            notes.setdefault((figure.what, figure.note), []).append(figure.system)
+    for (what, note), systems in notes.items():
+        console.print(f"{what} ({', '.join(systems)}): {note}", highlight=False)
 
 
 def _cells(figure: Figure, what: str) -> list[str]:
@@ -83,7 +86,7 @@ def _cells(figure: Figure, what: str) -> list[str]:
         if per_file
         else "",
         beside(figure.cpu_seconds_per_gigabyte, figure.baseline_cpu_seconds_per_gigabyte),
-        "; ".join(figure.goals),
+        "\n".join(figure.goals),
         {True: "yes", False: "NO", None: ""}[figure.met],
     ]
 
