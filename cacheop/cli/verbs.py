@@ -236,6 +236,10 @@ def evict(
         return 0
     files = view.count(sum(a.get("files") or 0 for a in answers), "file")
     print(f"evicted {files}, {view.size(sum(a.get('bytes') or 0 for a in answers))}")
+    for answer in answers:
+        if answer.get("pinned_files"):
+            pinned = view.count(answer["pinned_files"], "file")
+            print(f"kept {pinned}: {view.printable(str(answer.get('why') or 'pinned'))}")
     return 0
 
 

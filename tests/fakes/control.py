@@ -136,7 +136,9 @@ class FakeWorker:
         return report | done | {"failed": failed, "eta_seconds": 0}
 
     def evict(self, connection: socket.socket, frame: wire.Frame) -> dict:
-        return {"bytes": 500, "files": 2}
+        pinned = "pinned" in frame.meta["paths"]
+        why = "mounted in mode Native"
+        return {"bytes": 500, "files": 2, "pinned_files": 3 * pinned, "why": why * pinned}
 
     def suspend(self, connection: socket.socket, frame: wire.Frame) -> dict:
         self.suspended = True

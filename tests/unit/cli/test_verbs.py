@@ -144,6 +144,9 @@ def test_evict_wants_yes_off_a_terminal(cacheop):
     assert not (record.nodes[0].root / "asked").exists()
     assert "evicted 2 files, 500 B" in cacheop("evict", "--yes", "--path", "/a").stdout
     assert asked(record, "evict")[0]["paths"] == ["a"]
+    shown = cacheop("evict", "--yes", "--path", "/pinned").stdout
+    assert "evicted 2 files" in shown
+    assert "kept 3 files: mounted in mode Native" in shown
     assert "cannot both" in cacheop.fails(2, "evict", "--path", "a", "--version", "0" * 16)
 
 
