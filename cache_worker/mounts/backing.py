@@ -2,7 +2,7 @@
 
 One thread owns the socket. Questions wait while no holder is there and are asked again of the next
 one: to register a node twice gives the same id, to close it twice closes nothing. Answers come in
-the order of the questions. A holder away longer than the grace time means EIO.
+the order of the questions. A holder away longer than the grace time means NO_HOLDER.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ RETRY_SECONDS = 0.05
 ANSWER_SECONDS = 5.0  # of a holder that lives
 LOOK_SECONDS = 1.0
 IN_FLIGHT = 32  # what the socket surely holds
+NO_HOLDER = errno.ETIMEDOUT
 
 
 class _Question:
@@ -127,7 +128,7 @@ class Backing:
             if question.message["op"] == "mode":
                 self._waiting.append(question)
             else:
-                question.then(question.node, 0, errno.EIO)
+                question.then(question.node, 0, NO_HOLDER)
 
     def _say(self, line: str) -> None:
         """Report a change once, not every retry."""

@@ -1,8 +1,10 @@
 """Which files are open, in memory that outlives the mount process.
 
-One word for each open: the node, and whether the kernel was told to pass through. Its number is the
-file handle. A word is written before OPEN is answered and cleared at RELEASE; clearing it twice is
-harmless, so a successor may do again what a killed process had done.
+One word for each open: the node, whether the kernel was told to pass through, and a tag of the OPEN
+that it answers. The word's number and the tag are the file handle. A word is written before OPEN is
+answered and cleared at RELEASE, so a successor may do again what a killed process had done:
+- An OPEN whose word is there gets that word: whether it was answered or not, it counts once.
+- A RELEASE that comes twice finds nothing the second time, as the tag of a later open differs.
 """
 
 from __future__ import annotations
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PASSED = 1 << 63
+_NODE_BITS = 32
+_NODE_MASK = (1 << _NODE_BITS) - 1
+# The kernel numbers requests in steps of 2, and marks those it sends again in the highest bit.
+_TAG_SHIFT = 1
+_TAG_MASK = (1 << 31) - 1
 
 
 class Opened(NamedTuple):
@@ -30,25 +37,41 @@ class OpenSlots:
         self._words = part.cast("Q")
         words = self._words.tolist()
         self._free = [n for n in range(len(words) - 1, -1, -1) if not words[n]]
+        self._inherited = {word: n for n, word in enumerate(words) if word}
 
-    def take(self, node: int, *, passed: bool) -> int | None:
-        """Note an open; its file handle. None: no more can be open at once."""
+    def inherited(self, node: int, unique: int, *, passed: bool) -> int | None:
+        """The file handle that a predecessor gave, or was about to give, to the OPEN `unique`."""
+        if not self._inherited:
+            return None
+        tag = unique >> _TAG_SHIFT & _TAG_MASK
+        index = self._inherited.pop(tag << _NODE_BITS | node | (_PASSED if passed else 0), None)
+        return None if index is None else tag << _NODE_BITS | index
+
+    def take(self, node: int, unique: int, *, passed: bool) -> int | None:
+        """Note the open that OPEN `unique` asks for; its file handle. None: too many are open."""
         if not self._free:
             return None
-        handle = self._free.pop()
-        self._words[handle] = node | _PASSED if passed else node
-        return handle
+        index = self._free.pop()
+        tagged = (unique >> _TAG_SHIFT & _TAG_MASK) << _NODE_BITS
+        self._words[index] = tagged | node | _PASSED if passed else tagged | node
+        return tagged | index
 
     def clear(self, handle: int, node: int) -> bool:
         """Forget the open `handle` of `node`; False: it is not open (any more)."""
-        if handle >= len(self._words) or self._words[handle] & ~_PASSED != node:
+        index = handle & _NODE_MASK
+        if index >= len(self._words):
             return False
-        self._words[handle] = 0
-        self._free.append(handle)
+        word = self._words[index]
+        if not word or word & ~_PASSED != handle - index + node:
+            return False
+        self._words[index] = 0
+        self._free.append(index)
+        if self._inherited:
+            self._inherited.pop(word, None)
         return True
 
     def opened(self) -> Iterator[Opened]:
         """All that is open."""
         for word in self._words.tolist():
             if word:
-                yield Opened(word & ~_PASSED, bool(word & _PASSED))
+                yield Opened(word & _NODE_MASK, bool(word & _PASSED))

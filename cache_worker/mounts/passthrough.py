@@ -15,10 +15,10 @@ import errno
 import os
 import threading
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cache_worker.mounts import kernel
-from cache_worker.mounts.backing import Backing
+from cache_worker.mounts.backing import NO_HOLDER, Backing
 from cache_worker.mounts.channel import LANDING, Request
 from cache_worker.mounts.line import Read
 from cache_worker.mounts.openslots import OpenSlots
@@ -51,6 +51,12 @@ class _Open:
         self.backing = backing
         """0: read through us."""
         self.count = 0
+
+
+class _Handle(NamedTuple):
+    number: int
+    inherited: bool
+    """From a predecessor, who may have answered: an answer that is refused says that it had."""
 
 
 class _Asked:
@@ -101,21 +107,22 @@ class PassthroughOpens:
         node = row + 2
         with self._lock:
             found = self._found(node)
-            handle = self._take(node, found) if found is not None else None
+            handle = self._take(request, found) if found is not None else None
         if found is not None:
-            self._reply(request, node, found.backing, handle)
+            self._reply(request, found.backing, handle)
         else:
             self._wait(self._channel.park(request), node)
 
     def _wait(self, request: Request, node: int) -> None:
         with self._lock:
             found = self._found(node)  # it may have come while the request was parked
-            handle = self._take(node, found) if found is not None else None
-            first = found is None and node not in self._asked
+            handle = self._take(request, found) if found is not None else None
+            # Of a node that is being closed, `_closed` takes the first step.
+            first = found is None and node not in self._asked and node not in self._closing
             if found is None:
                 self._asked.setdefault(node, _Asked()).requests.append(request)
         if found is not None:
-            self._reply(request, node, found.backing, handle)
+            self._reply(request, found.backing, handle)
         elif first:
             self._advance(node)
 
@@ -172,22 +179,27 @@ class PassthroughOpens:
 
     # -- answering --------------------------------------------------------------------------------
 
-    def _take(self, node: int, found: _Open) -> int | None:
-        """A file handle for one more open of `node`. Under the lock, before the answer."""
-        handle = self._slots.take(node, passed=bool(found.backing))
-        if handle is not None:
+    def _take(self, request: Request, found: _Open) -> _Handle | None:
+        """A file handle for one more open. Under the lock, before the answer."""
+        node, unique, passed = request.node, request.unique, bool(found.backing)
+        number = self._slots.inherited(node, unique, passed=passed)
+        if number is not None:
+            return _Handle(number, True)  # counted when we took over
+        number = self._slots.take(node, unique, passed=passed)
+        if number is not None:
             found.count += 1
-        elif not found.count:
+            return _Handle(number, False)
+        if not found.count:
             self._open.pop(node, None)
-        return handle
+        return None
 
-    def _reply(self, request: Request, node: int, backing: int, handle: int | None) -> None:
+    def _reply(self, request: Request, backing: int, handle: _Handle | None) -> None:
         if handle is None:
             self._channel.fail(request, errno.ENFILE)
             return
-        body = kernel.OPEN_OUT.pack(handle, _PASS if backing else _KEEP, backing)
-        if not self._channel.answer(request, body):
-            self._leave(handle, node)  # interrupted, or a predecessor had answered
+        body = kernel.OPEN_OUT.pack(handle.number, _PASS if backing else _KEEP, backing)
+        if not self._channel.answer(request, body) and not handle.inherited:
+            self._leave(handle.number, request.node)  # interrupted, or answered by a predecessor
 
     def _leave(self, handle: int, node: int) -> None:
         with self._lock:
@@ -205,8 +217,6 @@ class PassthroughOpens:
         with self._lock:
             asked = self._asked[node]
             asked.tries += 1
-            if node in self._closing:
-                return  # `_closed` goes on
             if self._ids[node]:  # an id that nobody proved: of a predecessor, or gone stale
                 self._closing.add(node)
                 stale = True
@@ -242,7 +252,7 @@ class PassthroughOpens:
             self._settle(node, backing)
         elif backing or errno_code == errno.ENOENT:  # evicted meanwhile
             self._advance(node)
-        elif errno_code == errno.EIO:  # no holder for the grace time
+        elif errno_code == NO_HOLDER:
             self._refuse(node, errno.EIO)
         else:  # the kernel does not take this file system
             self._settle(node, 0)
@@ -273,9 +283,9 @@ class PassthroughOpens:
             if not waiting:
                 return
             found = self._open.setdefault(node, _Open(backing))
-            handles = [self._take(node, found) for _ in waiting]
+            handles = [self._take(request, found) for request in waiting]
         for request, handle in zip(waiting, handles, strict=True):
-            self._reply(request, node, backing, handle)
+            self._reply(request, backing, handle)
 
     def _refuse(self, node: int, errno_code: int) -> None:
         with self._lock:
