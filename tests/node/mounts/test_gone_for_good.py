@@ -70,6 +70,7 @@ def make_node(tmp_path: Path, sums: dict[str, str]) -> Iterator[Callable[..., Ru
         spec = {"mount": {"grace": grace}}
         origin = f"file://{tmp_path}/origin"
         made.append(RunningNode(directory / "node", origin, mounts, spec=spec))
+        made[0].log = tmp_path / "log"  # not on the disk that is pulled
         return made[0]
 
     yield make

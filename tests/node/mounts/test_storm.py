@@ -214,6 +214,7 @@ def test_files_open_in_passthrough_are_read_on_while_nobody_serves(node: Running
 
     top = node.targets[0]
     assert node.report()[0]["mode"] == "Passthrough"
+    (top / "dir/b").read_bytes()  # from its close on, the kernel asks for no FLUSH any more
     paths = ["dir/a", "dir/sub/c"]
     reader = subprocess.Popen(
         [sys.executable, "-c", READ_ON, *(str(top / path) for path in paths)],
@@ -232,13 +233,35 @@ def test_files_open_in_passthrough_are_read_on_while_nobody_serves(node: Running
             os.close(fd)
         out, _ = reader.communicate("go\n", timeout=10)
     finally:
+        node.kill("supervisor", signal.SIGCONT)
         reader.kill()
         reader.wait()
-        node.kill("supervisor", signal.SIGCONT)
     want = [hashlib.sha256((tmp_path / "origin" / path).read_bytes()).hexdigest() for path in paths]
     assert out.split() == [want[0], want[0], want[1], want[1]]
     node.wait_whole()
     assert (top / "dir/b").stat().st_size == 5
+
+
+@pytest.mark.parametrize("node", ["Passthrough", "Fuse"], indirect=True)
+def test_the_very_first_close_waits_for_nobody(node: RunningNode):
+    """A FLUSH that nobody answers keeps even a killed process from leaving."""
+    program = "import os, sys; fd = os.open(sys.argv[1], 0); print(1, flush=True); input()"
+    reader = subprocess.Popen(
+        [sys.executable, "-c", program, str(node.targets[0] / "dir/a")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert reader.stdout.readline() == b"1\n"
+        node.kill("supervisor", signal.SIGSTOP)
+        dead = node.kill("mount")
+        wait_for(lambda: all(is_dead(pid) for pid in dead))
+        reader.kill()
+        reader.wait(timeout=5)
+    finally:
+        node.kill("supervisor", signal.SIGCONT)
+        reader.kill()
+        reader.wait()
 
 
 def is_dead(pid: int) -> bool:
