@@ -140,6 +140,8 @@ class FuseMount:
     def _read(self, request: Request, row: int) -> None:
         _, offset, length = kernel.READ_IN.unpack_from(request.body)
         view = self._view
+        if length > len(view):
+            raise ValueError("more than was agreed on")
         count = self._stored.read(row, offset, view[:length], wait=False)
         if count >= 0:
             self._channel.answer(request, view[:count])

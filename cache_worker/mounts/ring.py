@@ -59,7 +59,10 @@ _MAP_LOCKED, _MAP_POPULATE = 0x2000, 0x8000  # not in the mmap module
 
 
 class Ring:
-    """The whole memfd, mapped. `fd` stays open: closing it would give up the lanes' locks."""
+    """The whole memfd, mapped, for the life of the process.
+
+    The lanes' locks are a process's: to close `fd`, or a mapping (it has a dup), gives them up.
+    """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -132,9 +135,9 @@ class Lane:
         if not 0 <= number < LANES_MAX:
             raise StoreError(f"a mount has lanes 0 to {LANES_MAX - 1}, not {number}")
         self.ring, self.number = ring, number
-        # Waits while a predecessor is still dying.
-        fcntl.lockf(ring.fd, fcntl.LOCK_EX, 1, number)
         self.landing = _map_landing(ring.fd, _lane_offset(number))
+        # Waits while a predecessor is still dying. After the mapping, which may be tried twice.
+        fcntl.lockf(ring.fd, fcntl.LOCK_EX, 1, number)
         self.landing_ids = self.landing.cast("Q")
         """landing_ids[ID_WORD] is the unique id of the request in hand."""
         at = _lane_offset(number) + _PARKED_OFFSET

@@ -32,7 +32,7 @@ class Served:
         self.target.mkdir()
         self.store: StoreFiles = lay_out(self.root, files)
         self.config = directory / "config.json"
-        self.config.write_text(json.dumps({"root": str(self.root)}))
+        self.config.write_text(json.dumps({"root": str(self.root), "dataset": {"spec": {}}}))
         self.log = directory / "stderr"
         self.mount: dict[str, Any] = {
             "id": "m0",
