@@ -47,6 +47,9 @@ def _one(place: Place, mode: str, ours: Group) -> list[Series]:
                     )
                     killed += theirs.kills()
         killed += ours.kills()
-        row.note = f"{place.sizes.all_bytes / 1e9:.1f} GB read by {READERS} readers in a group of "
-        row.note += f"{place.sizes.reader_limit_bytes >> 20} MiB; cacheop's, of {WORKER_LIMIT_BYTES >> 20}, held {ours.peak_bytes() >> 20} MiB at most, page cache counted"
+        row.note = (
+            f"{place.sizes.all_bytes / 1e9:.1f} GB, {READERS} readers in a group of "
+            f"{place.sizes.reader_limit_bytes >> 20} MiB; cacheop's group, of "
+            f"{WORKER_LIMIT_BYTES >> 20}, held {ours.peak_bytes() >> 20} at most, pages of files too"
+        )
     return [row, Series(KILLED, mode, "processes", system.mode, values=[killed])]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 EXT4 = "ext4"
 JUICEFS = "JuiceFS"
-JUICEFS_FASTEST = "JuiceFS, fastest flags"
+JUICEFS_FASTEST = "JuiceFS fastest"
 GIGABYTE = 1e9
 MODES = ("ZeroOpen", "Passthrough", "Native", "Fuse")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from typing import TYPE_CHECKING
 
 from benchmarks.mount.figures import Series
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from benchmarks.mount.systems import Cacheop, System
 
 MANY = 8
+SETTLE_SECONDS = 3.0
+"""What serves may give its own pages back a little later."""
 RATE = "files/s"
 EXPECTED_REQUESTS = {"OPEN", "RELEASE"}
 DISK_NOTE = "page cache, dentries and inodes dropped, then stat of every file; cold: data"
@@ -116,6 +119,7 @@ def once(place: Place, system: System, behind: list[str]) -> Series:
     """How often a file is in the page cache after an epoch: through the mount and behind it."""
     drop_caches()
     sample = place.run(system, place.small, readers=MANY)
+    time.sleep(SETTLE_SECONDS)
     through = [f"{system.root}/{path}" for path, _, _ in place.small]
     whole = sample.files * -(-SMALL_BYTES // PAGE_BYTES) * PAGE_BYTES
     total = cached_bytes_of_all([*through, *behind])

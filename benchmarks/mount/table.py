@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     from benchmarks.mount.figures import Figure
 
-WIDTH = 215
+WIDTH = 400  # no line is cut; the table takes what it needs
+
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("what", "left"),
     ("system", "left"),
-    ("chosen", "left"),
+    ("mode", "left"),
     ("value", "right"),
     ("spread", "right"),
     ("baseline", "right"),
