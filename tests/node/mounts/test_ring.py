@@ -169,7 +169,7 @@ def test_every_opcode_says_the_same_after_a_take_over(served):
         "readlink": lambda: os.readlink(file),
         "seek": partial(_seek, file),
         "write": partial(file.open, "r+b"),
-        "make": lambda: (directory / "new").touch(),
+        "make": (directory / "new").touch,
         "remove": file.unlink,
         "mkdir": (directory / "sub").mkdir,
         "ioctl": partial(_ioctl, file),
