@@ -50,6 +50,6 @@ def _one(place: Place, mode: str, ours: Group) -> list[Series]:
         row.note = (
             f"{place.sizes.all_bytes / 1e9:.1f} GB, {READERS} readers in a group of "
             f"{place.sizes.reader_limit_bytes >> 20} MiB; cacheop's group, of "
-            f"{WORKER_LIMIT_BYTES >> 20}, held {ours.peak_bytes() >> 20} at most, pages of files too"
+            f"{WORKER_LIMIT_BYTES >> 20}, held {ours.peak_bytes() >> 20} at most, with pages"
         )
     return [row, Series(KILLED, mode, "processes", system.mode, values=[killed])]
