@@ -303,7 +303,7 @@ class PassthroughOpens:
     def _close(self, node: int) -> None:
         """Let the kernel let go of the file of `node`, unless somebody has it open or wants to."""
         with self._lock:
-            if node in self._asked or node in self._closing:
+            if node in self._open or node in self._asked or node in self._closing:
                 return
             self._known.pop(node, None)
             self._closing.add(node)
