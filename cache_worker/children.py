@@ -161,6 +161,12 @@ class Children:
                 self._all.remove(child)
         return found
 
+    def revive(self, child: Child) -> None:
+        """Start `child` now if it is dead, also one that is not due yet."""
+        self.reap()
+        if not child.pid:
+            self._start(child)
+
     def stop(self, children: Iterable[Child] | None = None, *, seconds: float) -> None:
         """End `children` (default: all) by SIGTERM, after `seconds` by SIGKILL; reap them."""
         ending = list(self._all if children is None else children)
@@ -228,6 +234,9 @@ class Children:
 
 
 def say(who: str, line: str) -> None:
-    """One line for the log, on stderr."""
-    sys.stderr.write(f"cacheop {who}: {line}\n")
-    sys.stderr.flush()
+    """One line for the log, on stderr. A log on a failing disk must end nobody who serves."""
+    try:
+        sys.stderr.write(f"cacheop {who}: {line}\n")
+        sys.stderr.flush()
+    except OSError:
+        return

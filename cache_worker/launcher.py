@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 
 from cache_worker import brief
 from cache_worker.children import EXIT_BAD_INPUT, Child, Children, Signals, how, say
@@ -16,6 +17,7 @@ from cacheop.api.errors import CacheopError
 
 UNPUBLISH_SECONDS = 5.0
 STOP_SECONDS = 10.0
+RETRY_SECONDS = 0.05
 
 
 class Launcher:
@@ -27,6 +29,8 @@ class Launcher:
         self._children = Children(command, self._signals, report)
         # SIGTERM when we die: both end in order, and with the last fd each mount gives errors.
         self._supervisor = Child("supervisor", ["supervise", config], death=signal.SIGTERM)
+        self._mounts = True
+        """Whether there may be mounts to be removed."""
         self._holder: Child | None = None
         if self._brief.targets:
             self._holder = Child("holder", ["hold", config], death=signal.SIGTERM)
@@ -49,18 +53,29 @@ class Launcher:
                 return 0
             for child, code in self._children.reap():
                 if code == EXIT_BAD_INPUT or (code == 0 and child is self._supervisor):
+                    # A holder that refuses to begin has mounted nothing.
+                    self._mounts = child is self._supervisor
                     return code
                 report(f"the {child.name} (pid {child.pid_before}) {how(code)}, starting it again")
 
     def _stop(self) -> None:
         """Unmount, so that nobody new comes; then end the children."""
-        if self._holder is not None and self._holder.pid:
-            try:
-                unpublish_all(self._brief.root)
-            except OSError as error:
-                report(f"the holder could not unmount: {error}")
+        if self._holder is not None and self._mounts:
+            self._unmount(self._holder)
         self._children.stop([self._supervisor], seconds=STOP_SECONDS)
         self._children.stop(seconds=STOP_SECONDS)
+
+    def _unmount(self, holder: Child) -> None:
+        """By the holder: one that was killed just now comes back for it."""
+        deadline = time.monotonic() + UNPUBLISH_SECONDS
+        while True:
+            try:
+                return unpublish_all(self._brief.root)
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    return report(f"the holder could not unmount: {error}")
+            self._children.revive(holder)
+            time.sleep(RETRY_SECONDS)
 
 
 def unpublish_all(root: str) -> None:

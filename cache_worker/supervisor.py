@@ -39,13 +39,13 @@ NATIVE, PASSTHROUGH = "Native", "Passthrough"
 def process_count(mode: str, wished: int, cpus: int) -> int:
     """How many mount processes serve a mount; pure.
 
-    Native needs none. Passthrough asks Python for OPEN alone, where a second process brings little.
+    Native needs none. Passthrough has one: what is open, and how, must be decided in one place.
     """
     if mode == NATIVE:
         return 0
-    if wished or mode == PASSTHROUGH:
-        return max(1, wished)
-    return max(1, min(MOUNT_PROCESSES_MAX, cpus // CPUS_PER_PROCESS))
+    if mode == PASSTHROUGH:
+        return 1
+    return wished or max(1, min(MOUNT_PROCESSES_MAX, cpus // CPUS_PER_PROCESS))
 
 
 def find_jemalloc() -> str:

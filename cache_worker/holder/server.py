@@ -199,9 +199,12 @@ def open_place(root: str) -> Place:
 
 
 def report(line: str) -> None:
-    """One line for the log, on stderr."""
-    sys.stderr.write(f"cacheop holder: {line}\n")
-    sys.stderr.flush()
+    """One line for the log, on stderr. A log on a failing disk must end nobody who serves."""
+    try:
+        sys.stderr.write(f"cacheop holder: {line}\n")
+        sys.stderr.flush()
+    except OSError:
+        return
 
 
 def main(arguments: list[str]) -> int:

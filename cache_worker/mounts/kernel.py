@@ -52,6 +52,7 @@ WANTED: Final = (
 
 FOPEN_KEEP_CACHE: Final = 1 << 1
 FOPEN_CACHE_DIR: Final = 1 << 3
+FOPEN_NOFLUSH: Final = 1 << 5  # since Linux 5.16: close asks nobody
 FOPEN_PASSTHROUGH: Final = 1 << 7
 NOTIFY_INVAL_INODE, NOTIFY_RESEND = 2, 7
 

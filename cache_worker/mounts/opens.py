@@ -10,7 +10,7 @@ from cache_worker.mounts import kernel
 if TYPE_CHECKING:
     from cache_worker.mounts.channel import Channel, Request
 
-_KEEP = kernel.OPEN_OUT.pack(0, kernel.FOPEN_KEEP_CACHE, 0)
+_KEEP = kernel.OPEN_OUT.pack(0, kernel.FOPEN_KEEP_CACHE | kernel.FOPEN_NOFLUSH, 0)
 
 
 class Opens(Protocol):

@@ -168,9 +168,12 @@ class Server:
 
 
 def report(line: str) -> None:
-    """One line for the log, on stderr."""
-    sys.stderr.write(f"cacheop mount: {line}\n")
-    sys.stderr.flush()
+    """One line for the log, on stderr. A log on a failing disk must end nobody who serves."""
+    try:
+        sys.stderr.write(f"cacheop mount: {line}\n")
+        sys.stderr.flush()
+    except OSError:
+        return
 
 
 def masked(text: str) -> int:

@@ -130,7 +130,7 @@ def test_how_many_processes_serve_a_mount():
     assert [count("Fuse", 3, 64), count("Passthrough", 0, 64), count("Passthrough", 2, 1)] == [
         3,
         1,
-        2,
+        1,
     ]
     assert count("Native", 3, 64) == 0
 
