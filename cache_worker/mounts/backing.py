@@ -31,11 +31,10 @@ NO_HOLDER = errno.ETIMEDOUT
 
 
 class _Question:
-    __slots__ = ("asked", "message", "node", "then")
+    __slots__ = ("message", "node", "then")
 
     def __init__(self, node: int, message: dict[str, object], then: Then) -> None:
         self.node, self.message, self.then = node, message, then
-        self.asked = time.monotonic()
 
 
 class Backing:
@@ -102,8 +101,10 @@ class Backing:
         poll = select.poll()
         poll.register(self._doorbell, select.POLLIN)
         poll.register(connection, select.POLLIN)
+        self._lost = time.monotonic()
         while True:
-            self._lost = time.monotonic()
+            if not self._sent:
+                self._lost = time.monotonic()
             while self._sent < min(len(self._waiting), IN_FLIGHT):
                 messages.send(connection, self._waiting[self._sent].message)
                 self._sent += 1
@@ -112,11 +113,14 @@ class Backing:
                 os.eventfd_read(self._doorbell)
             if connection.fileno() in ready:
                 answer = _take(messages.receive(connection))
+                if answer.get("node", 0) != self._waiting[0].node:
+                    raise ProtocolError(f"the holder answers what was not asked: {answer}")
                 question = self._waiting.popleft()
                 self._sent -= 1
                 code = int(str(answer.get("errno", 0)))
+                self._lost = time.monotonic()
                 question.then(question.node, int(str(answer.get("backing", 0))), code)
-            elif self._sent and time.monotonic() - self._waiting[0].asked > self._grace_seconds:
+            elif self._sent and time.monotonic() - self._lost > self._grace_seconds:
                 raise TimeoutError(errno.ETIMEDOUT, "the holder does not answer")
 
     def _expire(self) -> None:

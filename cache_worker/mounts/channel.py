@@ -136,6 +136,11 @@ class Channel:
             self._give_back(request.place)
         return taken
 
+    def forget(self, request: Request) -> None:
+        """Give up a request that the kernel has sent again, or knows no more."""
+        if request.place != LANDING:
+            self._give_back(request.place)
+
     def interrupt(self, unique: int, *, dropped: bool) -> bool:
         """End the request `unique` with EINTR if it waits long, here or in another process.
 

@@ -67,6 +67,7 @@ FOREVER_SECONDS: Final = 86400  # how long the kernel may keep what can never ch
 IN_HEADER: Final = struct.Struct("<IIQQIIIHH")  # length, op, unique, node, uid, gid, pid, ext, pad
 IN_HEAD: Final = struct.Struct("<IIQQ")  # what is looked at of it
 UNIQUE_OFFSET: Final = 8
+RESENT: Final = 1 << 63  # in the unique id of a request that was sent again, and in no other
 OUT_HEADER: Final = struct.Struct("<IiQ")  # length, -errno, unique
 READ_IN: Final = struct.Struct("<QQI")  # fh, offset, size (more follows)
 SIZE_IN: Final = struct.Struct("<I")  # getxattr, listxattr: size of the asker's buffer

@@ -37,41 +37,51 @@ class OpenSlots:
         self._words = part.cast("Q")
         words = self._words.tolist()
         self._free = [n for n in range(len(words) - 1, -1, -1) if not words[n]]
-        self._inherited = {word: n for n, word in enumerate(words) if word}
+        # Of predecessors. A word found twice is one OPEN that the kernel sent twice.
+        self._inherited: dict[int, list[int]] = {}
+        for number, word in enumerate(words):
+            if word:
+                self._inherited.setdefault(word, []).append(number)
 
     def inherited(self, node: int, unique: int, *, passed: bool) -> int | None:
         """The file handle that a predecessor gave, or was about to give, to the OPEN `unique`."""
         if not self._inherited:
             return None
-        tag = unique >> _TAG_SHIFT & _TAG_MASK
-        index = self._inherited.pop(tag << _NODE_BITS | node | (_PASSED if passed else 0), None)
-        return None if index is None else tag << _NODE_BITS | index
+        tagged = (unique >> _TAG_SHIFT & _TAG_MASK) << _NODE_BITS
+        numbers = self._inherited.get(tagged | node | _PASSED if passed else tagged | node)
+        return tagged | numbers[0] if numbers else None
 
     def take(self, node: int, unique: int, *, passed: bool) -> int | None:
         """Note the open that OPEN `unique` asks for; its file handle. None: too many are open."""
         if not self._free:
             return None
-        index = self._free.pop()
+        number = self._free.pop()
         tagged = (unique >> _TAG_SHIFT & _TAG_MASK) << _NODE_BITS
-        self._words[index] = tagged | node | _PASSED if passed else tagged | node
-        return tagged | index
+        self._words[number] = tagged | node | _PASSED if passed else tagged | node
+        return tagged | number
+
+    def is_inherited(self, handle: int) -> bool:
+        """Whether a predecessor gave `handle`, or was about to."""
+        return bool(self._inherited) and self._words[handle & _NODE_MASK] in self._inherited
 
     def clear(self, handle: int, node: int) -> bool:
         """Forget the open `handle` of `node`; False: it is not open (any more)."""
-        index = handle & _NODE_MASK
-        if index >= len(self._words):
+        number = handle & _NODE_MASK
+        if number >= len(self._words):
             return False
-        word = self._words[index]
-        if not word or word & ~_PASSED != handle - index + node:
+        word = self._words[number]
+        if not word or word & ~_PASSED != handle - number + node:
             return False
-        self._words[index] = 0
-        self._free.append(index)
-        if self._inherited:
-            self._inherited.pop(word, None)
+        if self._inherited and (twins := self._inherited.pop(word, None)):
+            for twin in twins:
+                self._words[twin] = 0
+            self._free += twins
+        else:
+            self._words[number] = 0
+            self._free.append(number)
         return True
 
-    def opened(self) -> Iterator[Opened]:
-        """All that is open."""
-        for word in self._words.tolist():
-            if word:
-                yield Opened(word & _NODE_MASK, bool(word & _PASSED))
+    def left(self) -> Iterator[Opened]:
+        """What predecessors left open."""
+        for word in self._inherited:
+            yield Opened(word & _NODE_MASK, bool(word & _PASSED))

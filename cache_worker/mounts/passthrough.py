@@ -3,7 +3,9 @@
 The kernel's rules, each tried: an inode that is open in one I/O mode, or with one backing id,
 answers EIO to an OPEN in another. So an open inode gets the same answer again, and mode or id
 change only while nobody has it open. A backing id that was proved to be of the complete file stays
-right: such a file never changes until it is unlinked, and its inode keeps its bytes then.
+right: such a file never changes until it is unlinked, and its inode keeps its bytes then. The proof
+is written into the ring before the id is used and taken out before the id is closed, so that a
+successor knows which ids it may use; others it closes and asks for again.
 
 An OPEN that cannot be answered at once is parked: the holder is asked for an id, or the worker for
 the file before. Each node has one such question at a time, and all its OPENs wait for that.
@@ -11,11 +13,12 @@ the file before. Each node has one such question at a time, and all its OPENs wa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cache_worker.mounts import kernel
 from cache_worker.mounts.backing import NO_HOLDER, Backing
@@ -38,8 +41,8 @@ IDS_MAX = 65_536
 TRIES_MAX = 16  # a file that is evicted as soon as it was filled is read through us then
 SCANNED_ROWS = 32_768  # a tick
 
-_PASS = kernel.FOPEN_PASSTHROUGH
-_KEEP = kernel.FOPEN_KEEP_CACHE
+_PASS = kernel.FOPEN_PASSTHROUGH | kernel.FOPEN_NOFLUSH
+_KEEP = kernel.FOPEN_KEEP_CACHE | kernel.FOPEN_NOFLUSH
 
 
 class _Open:
@@ -53,12 +56,6 @@ class _Open:
         self.count = 0
 
 
-class _Handle(NamedTuple):
-    number: int
-    inherited: bool
-    """From a predecessor, who may have answered: an answer that is refused says that it had."""
-
-
 class _Asked:
     """A node whose OPENs wait."""
 
@@ -68,6 +65,7 @@ class _Asked:
         self.requests: list[Request] = []
         self.tries = 0
         self.proof: int | None = None
+        """Of the file before the holder was asked."""
 
 
 class PassthroughOpens:
@@ -84,6 +82,7 @@ class PassthroughOpens:
         backing: Backing,
         slots: OpenSlots,
         ids: memoryview,
+        proofs: memoryview,
     ) -> None:
         self._channel = channel
         self._line = line
@@ -92,6 +91,8 @@ class PassthroughOpens:
         self._slots = slots
         self._ids = ids
         """What the holder registered, by node; also ids that nobody proved."""
+        self._proofs = proofs
+        """By node: 0, or the proof of the file that its id is of."""
         self._lock = threading.Lock()
         self._open: dict[int, _Open] = {}
         self._known: dict[int, int] = {}
@@ -101,6 +102,11 @@ class PassthroughOpens:
         self._cached: set[int] = set()
         """Nodes that were read through us: the kernel may have pages of theirs."""
         self._scanned = 0
+        for node, passed in slots.left():  # before any tick could close what is open
+            if node < len(ids):
+                self._open.setdefault(node, _Open(ids[node] if passed else 0)).count += 1
+                if not passed:
+                    self._cached.add(node)
 
     def open(self, request: Request, row: int) -> None:
         """See Opens."""
@@ -119,20 +125,38 @@ class PassthroughOpens:
             handle = self._take(request, found) if found is not None else None
             # Of a node that is being closed, `_closed` takes the first step.
             first = found is None and node not in self._asked and node not in self._closing
-            if found is None:
-                self._asked.setdefault(node, _Asked()).requests.append(request)
+            twin = self._join(node, request) if found is None else None
         if found is not None:
             self._reply(request, found.backing, handle)
+        elif twin is not None:
+            self._channel.forget(twin)
         elif first:
             self._advance(node)
+
+    def _join(self, node: int, request: Request) -> Request | None:
+        """Let `request` wait; the one to forget if it came before. Under the lock."""
+        waiting = self._asked.setdefault(node, _Asked()).requests
+        for n, other in enumerate(waiting):
+            if (other.unique ^ request.unique) & ~kernel.RESENT == 0:
+                # Sent again: the kernel takes an answer by its new number only.
+                if request.unique & kernel.RESENT and not other.unique & kernel.RESENT:
+                    waiting[n] = request
+                    return other
+                return request
+        waiting.append(request)
+        return None
 
     def _found(self, node: int) -> _Open | None:
         """How `node` is open, or can be at once. Under the lock."""
         found = self._open.get(node)
-        if found is None and (backing := self._known.pop(node, 0)):
+        if found is None and (backing := self._known.pop(node, 0) or self._proved(node)):
             self._known[node] = backing  # the latest used
             found = self._open[node] = _Open(backing)
         return found
+
+    def _proved(self, node: int) -> int:
+        """The id that a predecessor proved, else 0."""
+        return self._ids[node] if self._proofs[node] else 0
 
     def release(self, request: Request, row: int) -> None:
         """See Opens."""
@@ -141,16 +165,7 @@ class PassthroughOpens:
         self._channel.answer(request)
 
     def take_over(self) -> None:
-        """See Opens. Only ids of open files were surely proved; others are asked for again."""
-        for node, passed in self._slots.opened():
-            if node >= len(self._ids):
-                continue
-            backing = self._ids[node] if passed else 0
-            if backing:
-                self._known[node] = backing
-            elif not passed:
-                self._cached.add(node)
-            self._open.setdefault(node, _Open(backing)).count += 1
+        """See Opens. The slots were looked at already."""
 
     def drop(self, unique: int) -> bool:
         """See Opens."""
@@ -168,38 +183,42 @@ class PassthroughOpens:
         words = self._ids[start : start + SCANNED_ROWS].tolist()
         self._scanned = start + SCANNED_ROWS if start + SCANNED_ROWS < len(self._ids) else 0
         registered = [start + n for n, word in enumerate(words) if word]
-        useless = [n for n in registered if n not in self._known or not self._is_complete(n)]
+        useless = [node for node in registered if not self._is_current(node)]
         with self._lock:
+            for node in registered:
+                if node not in self._known and (backing := self._proved(node)):
+                    self._known[node] = backing
             useless += islice(self._known, max(0, len(self._known) - IDS_MAX))
         for node in useless:
             self._close(node)
 
-    def _is_complete(self, node: int) -> bool:
-        return self._stored.is_complete(node - 2)
+    def _is_current(self, node: int) -> bool:
+        """Whether the id of `node` is of the file that the store has now."""
+        return self._proofs[node] == self._stored.proof(node - 2)
 
     # -- answering --------------------------------------------------------------------------------
 
-    def _take(self, request: Request, found: _Open) -> _Handle | None:
+    def _take(self, request: Request, found: _Open) -> int | None:
         """A file handle for one more open. Under the lock, before the answer."""
-        node, unique, passed = request.node, request.unique, bool(found.backing)
-        number = self._slots.inherited(node, unique, passed=passed)
-        if number is not None:
-            return _Handle(number, True)  # counted when we took over
-        number = self._slots.take(node, unique, passed=passed)
-        if number is not None:
+        node, unique, passed = request.node, request.unique, found.backing != 0
+        handle = self._slots.inherited(node, unique, passed=passed)
+        if handle is not None:
+            return handle  # counted when we took over
+        handle = self._slots.take(node, unique, passed=passed)
+        if handle is not None:
             found.count += 1
-            return _Handle(number, False)
-        if not found.count:
+        elif not found.count:
             self._open.pop(node, None)
-        return None
+        return handle
 
-    def _reply(self, request: Request, backing: int, handle: _Handle | None) -> None:
+    def _reply(self, request: Request, backing: int, handle: int | None) -> None:
         if handle is None:
             self._channel.fail(request, errno.ENFILE)
             return
-        body = kernel.OPEN_OUT.pack(handle.number, _PASS if backing else _KEEP, backing)
-        if not self._channel.answer(request, body) and not handle.inherited:
-            self._leave(handle.number, request.node)  # interrupted, or answered by a predecessor
+        body = kernel.OPEN_OUT.pack(handle, _PASS if backing else _KEEP, backing)
+        if not self._channel.answer(request, body) and not self._slots.is_inherited(handle):
+            # Interrupted, or sent again. A predecessor's handle it may be that was answered.
+            self._leave(handle, request.node)
 
     def _leave(self, handle: int, node: int) -> None:
         with self._lock:
@@ -214,22 +233,21 @@ class PassthroughOpens:
 
     def _advance(self, node: int) -> None:
         """The next step towards an answer for the OPENs of `node`; nothing else is under way."""
+        row = node - 2
         with self._lock:
             asked = self._asked[node]
             asked.tries += 1
-            if self._ids[node]:  # an id that nobody proved: of a predecessor, or gone stale
-                self._closing.add(node)
-                stale = True
-            else:
+            # Before the look at the ids: what is registered later is of the file that it proves.
+            asked.proof = self._stored.proof(row)
+            if given_up := asked.tries > TRIES_MAX:
                 stale = False
-                asked.proof = self._stored.proof(node - 2)
-            proof, tries = asked.proof, asked.tries
-        row = node - 2
-        if stale:
-            self._backing.close(node, self._closed)
-        elif tries > TRIES_MAX:
+            elif stale := bool(self._ids[node]):  # an id that nobody proved, or gone stale
+                self._closing.add(node)
+        if given_up:
             self._settle(node, 0)
-        elif proof is not None:
+        elif stale:
+            self._backing.close(node, self._closed)
+        elif asked.proof is not None:
             path = f"{names.data_path(self._stored.index.version)}/{self._stored.index.path(row)}"
             self._backing.register(node, path, self._registered)
         elif chunk_count(self._stored.index.size(row)) == 1:
@@ -262,7 +280,7 @@ class PassthroughOpens:
         with self._lock:
             self._closing.discard(node)
             waited = node in self._asked
-        if waited and errno_code:
+        if waited and errno_code == NO_HOLDER:
             self._refuse(node, errno.EIO)
         elif waited:
             self._advance(node)
@@ -274,8 +292,10 @@ class PassthroughOpens:
         if stale_pages:  # nobody has it open: the file is to be in memory once
             self._forget_pages(node)
         with self._lock:
-            waiting = self._asked.pop(node).requests
-            if backing:
+            asked = self._asked.pop(node)
+            waiting = asked.requests
+            if backing and asked.proof:
+                self._proofs[node] = asked.proof
                 self._known[node] = backing
                 self._cached.discard(node)
             else:
@@ -294,11 +314,9 @@ class PassthroughOpens:
             self._channel.fail(request, errno_code)
 
     def _forget_pages(self, node: int) -> None:
-        try:
+        # Refused, they take memory and are right.
+        with contextlib.suppress(OSError):
             os.write(self._channel.fd, kernel.forget_pages(node))
-        except OSError as error:
-            if error.errno not in {errno.ENOENT, errno.ENODEV, errno.EINVAL, errno.ECONNABORTED}:
-                raise
 
     def _close(self, node: int) -> None:
         """Let the kernel let go of the file of `node`, unless somebody has it open or wants to."""
@@ -306,6 +324,7 @@ class PassthroughOpens:
             if node in self._open or node in self._asked or node in self._closing:
                 return
             self._known.pop(node, None)
+            self._proofs[node] = 0
             self._closing.add(node)
         self._backing.close(node, self._closed)
 
@@ -328,8 +347,14 @@ def start(
     if not offered:
         backing.tell_mode("Fuse", "the kernel offers no passthrough (Linux 6.9 and later do)")
         return None
-    ids = _map_ids(ids_fd, stored.index.rows + 2)
-    return PassthroughOpens(channel, line, stored, backing, OpenSlots(lane.ring.slots), ids)
+    nodes = stored.index.rows + 2
+    proofs = lane.ring.proofs
+    if nodes > len(proofs):  # a successor asks again for all that is not open
+        proofs = memoryview(bytearray(nodes))
+    slots = OpenSlots(lane.ring.slots)
+    return PassthroughOpens(
+        channel, line, stored, backing, slots, _map_ids(ids_fd, nodes), proofs[:nodes]
+    )
 
 
 def _map_ids(fd: int, nodes: int) -> memoryview:

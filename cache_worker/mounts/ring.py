@@ -6,6 +6,7 @@ Its fd is held by holder, supervisor and mount processes. Layout, all little-end
     4096     LANES_MAX lanes, one for each mount process:
              landing slot (8192 bytes), counters (u64 for each opcode; the last counts starts),
              PARKED entries of 128 bytes
+    9 MiB    proofs of backing ids, a byte for each node (passthrough.py)
     15 MiB   open slots (openslots.py)
 
 No request is lost and none is answered wrongly, wherever the process is killed:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 RING_BYTES: Final = 16 << 20
+PROOFS_OFFSET: Final = 9 << 20
 SLOTS_OFFSET: Final = 15 << 20
 LANES_MAX: Final = 64
 PARKED: Final = 1024
@@ -88,6 +90,11 @@ class Ring:
     def slots(self) -> memoryview:
         """The part for open slots."""
         return self.view[SLOTS_OFFSET:]
+
+    @property
+    def proofs(self) -> memoryview:
+        """The part for proofs of backing ids."""
+        return self.view[PROOFS_OFFSET:SLOTS_OFFSET]
 
     def requests(self) -> dict[str, int]:
         """How many requests of each kind this mount has had, in all lanes."""

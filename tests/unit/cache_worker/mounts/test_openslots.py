@@ -15,9 +15,9 @@ def test_what_is_open_is_known_to_a_successor():
     slots = OpenSlots(memory)
     first = slots.take(7, 100, passed=True)
     slots.take(9, 102, passed=False)
-    assert sorted(OpenSlots(memory).opened()) == [Opened(7, True), Opened(9, False)]
+    assert sorted(OpenSlots(memory).left()) == [Opened(7, True), Opened(9, False)]
     assert slots.clear(first, 7)
-    assert list(OpenSlots(memory).opened()) == [Opened(9, False)]
+    assert list(OpenSlots(memory).left()) == [Opened(9, False)]
 
 
 def test_no_more_can_be_open_than_there_are_slots():
@@ -55,9 +55,23 @@ def test_an_open_that_a_predecessor_had_in_hand_gets_its_slot_once():
     slots = OpenSlots(memory)
     assert slots.inherited(7, 102, passed=True) is None
     assert slots.inherited(8, 100, passed=True) is None
+    assert slots.inherited(7, 100, passed=True) == handle
     assert slots.inherited(7, 100 | RESENT, passed=True) == handle
-    assert slots.inherited(7, 100, passed=True) is None
+    assert slots.is_inherited(handle)
     assert slots.clear(handle, 7)
+    assert slots.inherited(7, 100, passed=True) is None
+
+
+def test_an_open_that_was_sent_again_to_one_who_died_is_one_open():
+    memory = part()
+    before = OpenSlots(memory)
+    handles = [before.take(7, unique, passed=True) for unique in (100, 100 | RESENT)]
+    before.take(7, 102, passed=True)
+    slots = OpenSlots(memory)
+    assert list(slots.left()) == [Opened(7, True)] * 2
+    assert slots.clear(handles[1], 7)
+    assert not slots.clear(handles[0], 7)
+    assert list(OpenSlots(memory).left()) == [Opened(7, True)]
 
 
 def test_a_slot_that_was_given_back_is_not_inherited():

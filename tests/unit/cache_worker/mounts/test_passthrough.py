@@ -21,6 +21,7 @@ FILES = 4  # the last of them has two chunks
 NODES = FILES + 2
 SLOTS = 64
 OPENS_MAX = 24
+OPS = {"open": kernel.OPEN, "release": kernel.RELEASE}
 MOMENTS = (
     "before slot",
     "after slot",
@@ -67,7 +68,7 @@ class Kernel:
             assert self.backing[backing][0] == node, "another file's id"
             assert self.backing[backing][1] & 1, "a file that was not complete"
         else:
-            assert flags == kernel.FOPEN_KEEP_CACHE
+            assert flags == kernel.FOPEN_KEEP_CACHE | kernel.FOPEN_NOFLUSH
             assert backing == 0
         if node in self.opened.values():
             assert self.way[node] == backing, "EIO"
@@ -75,6 +76,11 @@ class Kernel:
         self.way[node] = backing
         self.opened[handle, unique] = node
         self.served.append((node, backing))
+
+    def resend(self) -> list[tuple[str, int, int, int]]:
+        """Who waits gets a number that says so; the old one is known no more."""
+        self.pending = {unique | kernel.RESENT: what for unique, what in self.pending.items()}
+        return [(op, unique, node, handle) for unique, (op, node, handle) in self.pending.items()]
 
     def close(self, backing: int) -> None:
         for node in self.opened.values():
@@ -118,6 +124,8 @@ class Holder:
         self.kernel, self.store, self.ids = of, store, ids
         self.numbers = iter(range(1, 1 << 20))
         self.questions: deque[tuple[int, str, object]] = deque()
+        self.stale: deque[tuple[int, str]] = deque()
+        """Of a process that died: looked at, perhaps, until its successor is heard."""
 
     def register(self, node: int, path: str, then: object) -> None:
         assert path == f"data/v1/f{node - 2}"
@@ -125,6 +133,9 @@ class Holder:
 
     def close(self, node: int, then: object) -> None:
         self.questions.append((node, "close", then))
+
+    def act_stale(self) -> None:
+        self.act(*self.stale.popleft())
 
     def act(self, node: int, what: str) -> tuple[int, int]:
         if what == "close":
@@ -169,6 +180,9 @@ class Channel:
         self.reach("after reply")
         self.entries.pop(request.place, None)
         return taken
+
+    def forget(self, request: Request) -> None:
+        self.entries.pop(request.place, None)
 
     def fail(self, request: Request, errno_code: int) -> bool:
         taken = self.kernel.reply(request.unique, None, errno_code)
@@ -224,6 +238,7 @@ class Mount:
         self.kernel, self.store = Kernel(), Store()
         self.ids = memoryview(bytearray(4 * NODES)).cast("I")
         self.part = memoryview(bytearray(8 * SLOTS))
+        self.proofs = memoryview(bytearray(NODES))
         self.channel = Channel(self.kernel)
         self.holder = Holder(self.kernel, self.store, self.ids)
         self.born()
@@ -231,16 +246,28 @@ class Mount:
     def born(self) -> None:
         self.line = Line()
         slots = Slots(self.part, self.channel)
-        self.opens = Opens(self.channel, self.line, self.store, self.holder, slots, self.ids)
+        self.opens = Opens(
+            self.channel, self.line, self.store, self.holder, slots, self.ids, self.proofs
+        )
 
-    def die(self) -> None:
-        """Questions that the holder has not looked at die with the process."""
+    def die(self, *, resend: bool = False) -> None:
+        """The holder may still look at questions, and answers nobody; a tick may come early."""
         self.channel.moment = ""
+        self.holder.stale += [(node, what) for node, what, _ in self.holder.questions]
         self.holder.questions.clear()
         self.born()
+        self.opens.tick()
         self.opens.take_over()
         for request in self.channel.leftovers():
             self.dispatch(request)
+        if resend:
+            self.resend()
+
+    def resend(self) -> None:
+        for op, unique, node, handle in self.kernel.resend():
+            if unique in self.kernel.pending:
+                body = struct.pack("<QIIQ", handle, 0, 0, 0)
+                self._deliver(OPS[op], unique, node, body)
 
     def act(self, call) -> None:
         """Run a step of the process, which may be killed in it; then the next one takes over."""
@@ -272,6 +299,7 @@ class Mount:
         self._deliver(kernel.RELEASE, unique, node, struct.pack("<QIIQ", key[0], 0, 0, 0))
 
     def answer_question(self) -> None:
+        self.holder.stale.clear()
         node, what, then = self.holder.questions.popleft()
         backing, code = self.holder.act(node, what)
         self.act(lambda: then(node, backing, code))
@@ -327,6 +355,18 @@ class Machine(RuleBasedStateMachine):
         for node, what, _ in list(self.mount.holder.questions)[:2]:
             self.mount.holder.act(node, what)
 
+    @precondition(lambda self: self.mount.holder.stale)
+    @rule()
+    def holder_acts_for_one_who_died(self) -> None:
+        self.mount.holder.act_stale()
+
+    @precondition(lambda self: self.mount.holder.questions)
+    @rule()
+    def holder_fails(self) -> None:
+        """Whatever it was: the open must not fail, nor anybody wait."""
+        node, _, then = self.mount.holder.questions.popleft()
+        self.mount.act(lambda: then(node, 0, errno.EIO))
+
     @precondition(lambda self: self.mount.line.reads)
     @rule(outcome=st.sampled_from(["filled", "filled", "inline", "error", "gone again"]))
     def worker_answers(self, outcome) -> None:
@@ -356,9 +396,9 @@ class Machine(RuleBasedStateMachine):
     def tick(self) -> None:
         self.mount.opens.tick()
 
-    @rule()
-    def kill(self) -> None:
-        self.mount.die()
+    @rule(resend=st.booleans())
+    def kill(self, resend) -> None:
+        self.mount.die(resend=resend)
 
     @rule(moment=st.sampled_from(MOMENTS))
     def kill_soon(self, moment) -> None:
@@ -380,13 +420,16 @@ class Machine(RuleBasedStateMachine):
         assert counts == {node: nodes.count(node) for node in set(nodes)}
         for key in list(mount.kernel.opened):
             mount.ask_release(key)
-        assert not list(mount.opens._slots.opened())
+        assert not any(mount.part)
         assert not mount.opens._open
         for row in range(FILES):
             mount.store.evict(row)
+            if row % 2:  # another file is there when we look
+                mount.store.fill(row)
         mount.opens.tick()
         mount.settle()
         assert not any(mount.ids)
+        assert not any(mount.proofs)
         assert not mount.kernel.backing
         self.nothing_fails()
 
@@ -540,3 +583,97 @@ def test_more_open_files_than_slots_are_refused(mount):
         mount.settle()
     assert mount.kernel.refused == [errno.ENFILE]
     assert len(mount.kernel.opened) == SLOTS
+
+
+def test_a_successor_uses_the_ids_that_were_proved_and_no_other(mount):
+    for row in (0, 1):
+        mount.store.fill(row)
+        mount.ask_open(row + 2)
+    mount.answer_question()
+    mount.ask_release(next(iter(mount.kernel.opened)))
+    mount.holder.act(3, "register")  # and nobody was told
+    mount.die()
+    mount.ask_open(2)
+    assert mount.kernel.served == [(2, 1), (2, 1)]
+    mount.settle()
+    assert mount.kernel.served[2:] == [(3, 3)]
+
+
+def test_an_id_registered_for_a_predecessor_after_we_looked_is_of_the_file_we_proved(mount):
+    """The file is evicted, and begun again, between the look at the ids and the proof."""
+    mount.store.fill(0)
+    mount.ask_open(2)
+    mount.store.evict(0)  # begun again: not complete when it is registered
+    proof = mount.store.proof
+
+    def late(row):
+        if mount.holder.stale:
+            mount.holder.act_stale()
+            mount.store.fill(0)
+        return proof(row)
+
+    mount.store.proof = late
+    mount.die()
+    mount.settle()
+    assert len(mount.kernel.served) == 1
+
+
+def test_no_tick_closes_what_is_open_before_it_was_taken_over(mount):
+    mount.store.fill(0)
+    mount.ask_open(2)
+    mount.settle()
+    mount.store.evict(0)
+    mount.die()
+    mount.settle()
+    assert list(mount.kernel.backing) == [1]
+
+
+def test_a_file_evicted_and_filled_again_between_two_looks_gives_its_old_space_back(mount):
+    mount.store.fill(0)
+    mount.ask_open(2)
+    mount.settle()
+    mount.ask_release(next(iter(mount.kernel.opened)))
+    mount.store.evict(0)
+    mount.store.fill(0)
+    mount.opens.tick()
+    mount.settle()
+    assert not mount.kernel.backing
+
+
+def test_an_open_sent_again_while_it_waits_counts_once(mount):
+    mount.store.fill(0)
+    mount.ask_open(2)
+    mount.die(resend=True)
+    mount.die(resend=True)
+    assert len(mount.channel.entries) == 1
+    mount.settle()
+    assert mount.opens._open[2].count == len(mount.kernel.opened) == 1
+
+
+def test_an_open_sent_again_after_its_slot_was_written_counts_once(mount):
+    mount.store.fill(0)
+    mount.ask_open(2)
+    mount.settle()
+    mount.channel.moment = "before reply"
+    unique = next(mount.kernel.uniques)
+    mount.kernel.pending[unique] = "open", 2, 0
+    mount.channel.landing = Request(kernel.OPEN, unique, 2, bytes(8), LANDING)
+    with pytest.raises(Killed):
+        mount.dispatch(mount.channel.landing)
+    again = mount.kernel.resend()  # by a process that was killed as soon as it had asked for it
+    mount.die()
+    for op, unique, node, _ in again:
+        mount._deliver(OPS[op], unique, node, bytes(8))
+    assert mount.opens._open[2].count == len(mount.kernel.opened) == 2
+
+
+def test_a_holder_that_cannot_close_an_id_makes_no_open_fail(mount):
+    mount.store.fill(0)
+    mount.ask_open(2)
+    mount.holder.act(2, "register")
+    mount.die()
+    for _ in range(100):
+        if mount.holder.questions:
+            node, _, then = mount.holder.questions.popleft()
+            then(node, 0, errno.EIO)
+    assert mount.kernel.served == [(2, 0)]
