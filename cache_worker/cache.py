@@ -98,9 +98,12 @@ class Cache:
         missing = self.store.missing(version, row, chunks)
         if missing:
             self.counters.misses += 1
-        results = await asyncio.gather(*(self.ensure(version, row, c) for c in missing))
+        if len(missing) == 1:  # most files have one chunk: spare them a task and a gathering
+            results = [await self.ensure(version, row, missing[0])]
+        else:
+            results = await asyncio.gather(*(self.ensure(version, row, c) for c in missing))
         kept = all(found is True for found in results)
-        if kept and self.store.has_file(version, row):
+        if kept and (missing or self.store.has_file(version, row)):  # filled just now: it is there
             if not inline:
                 return None
         elif kept:

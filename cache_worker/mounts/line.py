@@ -1,7 +1,8 @@
 """The mount process's line to its worker: reads that miss, and what was opened without asking.
 
-One thread owns the socket. FUSE threads only put work into `_waiting` and `_outbox` and wake it;
-nobody but that thread ever waits for the worker. Whoever pops a read from `_waiting` answers it.
+One thread owns the socket and alone receives and waits. FUSE threads put their read into `_waiting`
+and send it themselves while nothing is queued before it, which spares a wake-up for each read; what
+does not fit is queued for the thread. Whoever pops a read from `_waiting` answers it.
 While no worker is there, reads wait and are sent again to the next one, until it has been away for
 the grace time.
 """
@@ -93,7 +94,9 @@ class Line:
         self._report = report
         self._ids = count(1)
         self._waiting: dict[int, Read] = {}
-        self._outbox: deque[tuple[int, dict[str, object]]] = deque()
+        self._sending = threading.Lock()
+        self._socket: socket.socket | None = None  # under `_sending`: connected and bound
+        self._out = bytearray()  # under `_sending`: what the socket would not take
         self._touched: deque[int] = deque(maxlen=1_000_000)
         self._lost: float | None = time.monotonic()
         self._connected = 0.0
@@ -139,8 +142,16 @@ class Line:
         return False
 
     def _send(self, number: int, meta: dict[str, object]) -> None:
-        self._outbox.append((number, meta))
-        os.eventfd_write(self._doorbell, 1)
+        """Now if possible, else by the thread; lost with the connection, as `_waiting` is not."""
+        frame = _frame(number, meta)
+        with self._sending:
+            sent = 0
+            if self._socket is not None and not self._out:
+                with contextlib.suppress(OSError):  # full or broken: the thread finds out which
+                    sent = self._socket.send(frame)
+            self._out += frame[sent:]
+        if sent < len(frame):
+            os.eventfd_write(self._doorbell, 1)
 
     def _question(self, read: Read) -> dict[str, object]:
         meta: dict[str, object] = {
@@ -170,7 +181,11 @@ class Line:
                     self._lost, self._connected = None, time.monotonic()
                     self.connections += 1
                     self._say("the worker is there")
-                    self._converse(sock, decoder)
+                    try:
+                        self._converse(sock, decoder)
+                    finally:
+                        with self._sending:
+                            self._socket = None
             except OSError as error:  # CacheopError among them
                 if isinstance(error, CacheopError):
                     pause_seconds = REFUSED_RETRY_SECONDS
@@ -207,15 +222,16 @@ class Line:
 
     def _converse(self, sock: socket.socket, decoder: wire.Decoder) -> None:
         sock.setblocking(False)
-        self._outbox.clear()
-        # After the clearing: a read that came in between may be asked for twice, never not at all.
-        out = bytearray()
-        for number, read in list(self._waiting.items()):
-            out += _frame(number, self._question(read))
+        with self._sending:
+            # A read that comes meanwhile may be asked for twice, never not at all.
+            self._out.clear()
+            for number, read in list(self._waiting.items()):
+                self._out += _frame(number, self._question(read))
+            self._socket = sock
         poll = select.poll()
         poll.register(self._doorbell, select.POLLIN)
         while True:
-            poll.register(sock, select.POLLIN | (select.POLLOUT if out else 0))
+            poll.register(sock, select.POLLIN | (select.POLLOUT if self._out else 0))
             ready = dict(poll.poll(max(0.0, self._tick - time.monotonic()) * 1000))
             if self._doorbell in ready:
                 os.eventfd_read(self._doorbell)
@@ -223,12 +239,10 @@ class Line:
                 self._tell_touched()
                 self._expire()
                 self._tick_now()
-            with contextlib.suppress(IndexError):
-                while True:
-                    out += _frame(*self._outbox.popleft())
-            if out:
-                with contextlib.suppress(BlockingIOError):
-                    del out[: sock.send(out)]
+            with self._sending:
+                if self._out:
+                    with contextlib.suppress(BlockingIOError):
+                        del self._out[: sock.send(self._out)]
             if ready.get(sock.fileno(), 0) & ~select.POLLOUT:
                 for frame in decoder.feed(_receive(sock)):
                     self._settle(frame)
