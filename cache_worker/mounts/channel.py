@@ -23,6 +23,7 @@ _AGAIN = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
 _HEADER_BYTES = kernel.IN_HEADER.size
 _ANSWER_HEADER_BYTES = kernel.OUT_HEADER.size
 _ID_WORD = kernel.UNIQUE_OFFSET // 8
+_COPIED_BYTES = 1024  # cheaper than a write of two parts
 _OTHER_OPS = 0  # counter of opcodes that no kernel has today
 
 
@@ -35,6 +36,9 @@ class Request(NamedTuple):
     body: memoryview | bytes
     place: int
     """Its parked entry, or LANDING."""
+
+
+_new = tuple.__new__  # half the time of `Request(…)`, for each request that comes
 
 
 class Channel:
@@ -73,7 +77,7 @@ class Channel:
             self._counters[op if op < 64 else _OTHER_OPS] += 1
             if length == count:
                 body = self._bodies[: count - _HEADER_BYTES]
-                return Request(op, unique, node, body, LANDING)
+                return _new(Request, (op, unique, node, body, LANDING))
             self.fail(Request(op, unique, node, b"", LANDING), errno.EIO)
 
     def leftovers(self) -> Iterator[Request]:
@@ -120,7 +124,10 @@ class Channel:
         """Send an answer; False: the kernel does not wait for it (any more)."""
         head = kernel.OUT_HEADER.pack(_ANSWER_HEADER_BYTES + len(body), 0, request.unique)
         try:
-            os.writev(self.fd, (head, body))
+            if len(body) <= _COPIED_BYTES:
+                os.write(self.fd, head + body)
+            else:
+                os.writev(self.fd, (head, body))
         except OSError as error:
             taken = self._refused(request, error)
         else:

@@ -43,10 +43,13 @@ class OpenSlots:
             if word:
                 self._inherited.setdefault(word, []).append(number)
 
+    @property
+    def has_left(self) -> bool:
+        """Whether predecessors left anything open that still is."""
+        return bool(self._inherited)
+
     def inherited(self, node: int, unique: int, *, passed: bool) -> int | None:
         """The file handle that a predecessor gave, or was about to give, to the OPEN `unique`."""
-        if not self._inherited:
-            return None
         tagged = (unique >> _TAG_SHIFT & _TAG_MASK) << _NODE_BITS
         numbers = self._inherited.get(tagged | node | _PASSED if passed else tagged | node)
         return tagged | numbers[0] if numbers else None

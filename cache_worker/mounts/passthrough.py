@@ -17,7 +17,6 @@ import contextlib
 import errno
 import os
 import threading
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cache_worker.mounts import kernel
@@ -45,15 +44,18 @@ _PASS = kernel.FOPEN_PASSTHROUGH | kernel.FOPEN_NOFLUSH
 _KEEP = kernel.FOPEN_KEEP_CACHE | kernel.FOPEN_NOFLUSH
 
 
-class _Open:
-    """A node that is open: how, and how often."""
+class _Node:
+    """How a node is open, or can be at once."""
 
-    __slots__ = ("backing", "count")
+    __slots__ = ("backing", "count", "used")
 
     def __init__(self, backing: int) -> None:
         self.backing = backing
-        """0: read through us."""
+        """The proved id; 0: read through us, until nobody has it open."""
         self.count = 0
+        """How often it is open."""
+        self.used = 0
+        """The tick before the latest open."""
 
 
 class _Asked:
@@ -94,17 +96,16 @@ class PassthroughOpens:
         self._proofs = proofs
         """By node: 0, or the proof of the file that its id is of."""
         self._lock = threading.Lock()
-        self._open: dict[int, _Open] = {}
-        self._known: dict[int, int] = {}
-        """Proved backing ids by node, the longest unused first."""
+        self._nodes: dict[int, _Node] = {}
         self._asked: dict[int, _Asked] = {}
         self._closing: set[int] = set()
         self._cached: set[int] = set()
         """Nodes that were read through us: the kernel may have pages of theirs."""
         self._scanned = 0
+        self._ticks = 0
         for node, passed in slots.left():  # before any tick could close what is open
             if node < len(ids):
-                self._open.setdefault(node, _Open(ids[node] if passed else 0)).count += 1
+                self._nodes.setdefault(node, _Node(ids[node] if passed else 0)).count += 1
                 if not passed:
                     self._cached.add(node)
 
@@ -112,7 +113,7 @@ class PassthroughOpens:
         """See Opens."""
         node = row + 2
         with self._lock:
-            found = self._found(node)
+            found = self._nodes.get(node) or self._proved(node)
             handle = self._take(request, found) if found is not None else None
         if found is not None:
             self._reply(request, found.backing, handle)
@@ -121,7 +122,7 @@ class PassthroughOpens:
 
     def _wait(self, request: Request, node: int) -> None:
         with self._lock:
-            found = self._found(node)  # it may have come while the request was parked
+            found = self._nodes.get(node)  # it may have come while the request was parked
             handle = self._take(request, found) if found is not None else None
             # Of a node that is being closed, `_closed` takes the first step.
             first = found is None and node not in self._asked and node not in self._closing
@@ -146,17 +147,10 @@ class PassthroughOpens:
         waiting.append(request)
         return None
 
-    def _found(self, node: int) -> _Open | None:
-        """How `node` is open, or can be at once. Under the lock."""
-        found = self._open.get(node)
-        if found is None and (backing := self._known.pop(node, 0) or self._proved(node)):
-            self._known[node] = backing  # the latest used
-            found = self._open[node] = _Open(backing)
-        return found
-
-    def _proved(self, node: int) -> int:
-        """The id that a predecessor proved, else 0."""
-        return self._ids[node] if self._proofs[node] else 0
+    def _proved(self, node: int) -> _Node | None:
+        """By a predecessor. Under the lock."""
+        backing = self._ids[node] if self._proofs[node] else 0
+        return self._nodes.setdefault(node, _Node(backing)) if backing else None
 
     def release(self, request: Request, row: int) -> None:
         """See Opens."""
@@ -185,10 +179,12 @@ class PassthroughOpens:
         registered = [start + n for n, word in enumerate(words) if word]
         useless = [node for node in registered if not self._is_current(node)]
         with self._lock:
+            self._ticks += 1
             for node in registered:
-                if node not in self._known and (backing := self._proved(node)):
-                    self._known[node] = backing
-            useless += islice(self._known, max(0, len(self._known) - IDS_MAX))
+                self._proved(node)
+            if (many := len(self._nodes) - IDS_MAX) > 0:
+                idle = [(found.used, n) for n, found in self._nodes.items() if not found.count]
+                useless += [node for _, node in sorted(idle)[:many]]
         for node in useless:
             self._close(node)
 
@@ -198,17 +194,20 @@ class PassthroughOpens:
 
     # -- answering --------------------------------------------------------------------------------
 
-    def _take(self, request: Request, found: _Open) -> int | None:
+    def _take(self, request: Request, found: _Node) -> int | None:
         """A file handle for one more open. Under the lock, before the answer."""
-        node, unique, passed = request.node, request.unique, found.backing != 0
-        handle = self._slots.inherited(node, unique, passed=passed)
-        if handle is not None:
-            return handle  # counted when we took over
-        handle = self._slots.take(node, unique, passed=passed)
+        slots, node, unique = self._slots, request.node, request.unique
+        passed = found.backing != 0
+        if slots.has_left:
+            handle = slots.inherited(node, unique, passed=passed)
+            if handle is not None:
+                return handle  # counted when we took over
+        handle = slots.take(node, unique, passed=passed)
         if handle is not None:
             found.count += 1
-        elif not found.count:
-            self._open.pop(node, None)
+            found.used = self._ticks
+        elif not found.count and not passed:
+            self._nodes.pop(node, None)
         return handle
 
     def _reply(self, request: Request, backing: int, handle: int | None) -> None:
@@ -224,10 +223,10 @@ class PassthroughOpens:
         with self._lock:
             if not self._slots.clear(handle, node):
                 return
-            found = self._open[node]
+            found = self._nodes[node]
             found.count -= 1
-            if not found.count:
-                del self._open[node]
+            if not found.count and not found.backing:
+                del self._nodes[node]
 
     # -- what waits -------------------------------------------------------------------------------
 
@@ -296,13 +295,12 @@ class PassthroughOpens:
             waiting = asked.requests
             if backing and asked.proof:
                 self._proofs[node] = asked.proof
-                self._known[node] = backing
                 self._cached.discard(node)
             else:
                 self._cached.add(node)
-            if not waiting:
+            if not waiting and not backing:
                 return
-            found = self._open.setdefault(node, _Open(backing))
+            found = self._nodes[node] = _Node(backing)
             handles = [self._take(request, found) for request in waiting]
         for request, handle in zip(waiting, handles, strict=True):
             self._reply(request, backing, handle)
@@ -321,9 +319,10 @@ class PassthroughOpens:
     def _close(self, node: int) -> None:
         """Let the kernel let go of the file of `node`, unless somebody has it open or wants to."""
         with self._lock:
-            if node in self._open or node in self._asked or node in self._closing:
+            found = self._nodes.get(node)
+            if (found and found.count) or node in self._asked or node in self._closing:
                 return
-            self._known.pop(node, None)
+            self._nodes.pop(node, None)
             self._proofs[node] = 0
             self._closing.add(node)
         self._backing.close(node, self._closed)

@@ -415,13 +415,13 @@ class Machine(RuleBasedStateMachine):
         mount.settle()
         assert not mount.kernel.pending, "somebody waits for ever"
         assert not mount.channel.entries
-        counts = {node: found.count for node, found in mount.opens._open.items()}
+        counts = {node: found.count for node, found in mount.opens._nodes.items() if found.count}
         nodes = list(mount.kernel.opened.values())
         assert counts == {node: nodes.count(node) for node in set(nodes)}
         for key in list(mount.kernel.opened):
             mount.ask_release(key)
         assert not any(mount.part)
-        assert not mount.opens._open
+        assert not any(found.count for found in mount.opens._nodes.values())
         for row in range(FILES):
             mount.store.evict(row)
             if row % 2:  # another file is there when we look
@@ -561,7 +561,7 @@ def test_an_open_whose_process_was_killed_counts_once(mount, moment):
     mount.channel.moment = moment
     mount.ask_open(2)
     mount.settle()
-    assert mount.opens._open[2].count == len(mount.kernel.opened) == 2
+    assert mount.opens._nodes[2].count == len(mount.kernel.opened) == 2
 
 
 def test_an_open_that_comes_while_its_id_is_closed_gets_a_new_one(mount):
@@ -647,7 +647,7 @@ def test_an_open_sent_again_while_it_waits_counts_once(mount):
     mount.die(resend=True)
     assert len(mount.channel.entries) == 1
     mount.settle()
-    assert mount.opens._open[2].count == len(mount.kernel.opened) == 1
+    assert mount.opens._nodes[2].count == len(mount.kernel.opened) == 1
 
 
 def test_an_open_sent_again_after_its_slot_was_written_counts_once(mount):
@@ -664,7 +664,7 @@ def test_an_open_sent_again_after_its_slot_was_written_counts_once(mount):
     mount.die()
     for op, unique, node, _ in again:
         mount._deliver(OPS[op], unique, node, bytes(8))
-    assert mount.opens._open[2].count == len(mount.kernel.opened) == 2
+    assert mount.opens._nodes[2].count == len(mount.kernel.opened) == 2
 
 
 def test_a_holder_that_cannot_close_an_id_makes_no_open_fail(mount):
