@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 BLOCK_BYTES = 1 << 20
-PAGE_BYTES = mmap.PAGESIZE
 
 Item = tuple[str, int, int]
 """Path, offset, length: a piece of a file, or all of it."""
@@ -73,12 +72,17 @@ def read(items: Sequence[Item]) -> int:
 
 def touch(items: Sequence[Item]) -> int:
     """One byte of every page of a mapping."""
-    total = 0
+    total, buffer = 0, memoryview(bytearray(BLOCK_BYTES))
     for path, _, length in items:
         fd = os.open(path, os.O_RDONLY)
-        with mmap.mmap(fd, length, access=mmap.ACCESS_READ) as view:
+        with mmap.mmap(fd, length, access=mmap.ACCESS_READ) as mapped:
             os.close(fd)
-            total += len(view[::PAGE_BYTES]) * PAGE_BYTES
+            with memoryview(mapped) as view:
+                for at in range(0, length, BLOCK_BYTES):
+                    piece = view[at : at + BLOCK_BYTES]
+                    buffer[: len(piece)] = piece
+                    total += len(piece)
+                    piece.release()
     return total
 
 

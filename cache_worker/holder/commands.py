@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
-from cache_worker.holder import choice, mounting
+from cache_worker.holder import mounting
 from cache_worker.holder.publishing import Publication
 from cache_worker.holder.wanted import Wanted, check
+from cacheop.api import mount_modes
 from cacheop.api.errors import (
     CacheopError,
     NotFoundError,
@@ -123,7 +124,7 @@ class Commands:
         held = self._keeper.at(wanted.target)
         if held is not None:
             mount = held.mount
-            same_mode = wanted.mode in ("", choice.AUTO, mount.mode)
+            same_mode = wanted.mode in ("", mount_modes.AUTO, mount.mode)
             if not same_mode or wanted.version not in ("", mount.version):
                 raise UserError(
                     f"{wanted.target} shows version {mount.version} in mode {mount.mode} already",

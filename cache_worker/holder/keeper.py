@@ -7,8 +7,9 @@ mount that mountinfo shows is neither used nor removed.
 
 from __future__ import annotations
 
-from cache_worker.holder import choice, kept, messages, mountinfo, mounting, native, records
+from cache_worker.holder import kept, messages, mountinfo, mounting, native, records
 from cache_worker.holder.mounting import FUSE_TYPE
+from cacheop.api import mount_modes
 from cacheop.api.errors import NotFoundError, ProtocolError, StoreError
 
 TYPE_CHECKING = False
@@ -218,7 +219,7 @@ class Keeper:
                     f"cannot unmount {mount.target}: something else was mounted over it",
                     hint="Unmount that first",
                 )
-            abort = mounting.Abort(mount.device) if mount.mode != choice.NATIVE else None
+            abort = mounting.Abort(mount.device) if mount.mode != mount_modes.NATIVE else None
             try:
                 mounting.detach(mount.target)
             finally:
@@ -248,7 +249,7 @@ class Keeper:
 
     def _is_there(self, mount: Mount, mounts: list[Mounted]) -> bool:
         """Whether mountinfo shows `mount`, as a mount of this Dataset."""
-        if mount.mode == choice.NATIVE:
+        if mount.mode == mount_modes.NATIVE:
             return native.is_bound(mounts, mount.target, self.place.path, mount.version)
         source = mounting.source_of(self.place.path)
         return any(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import fcntl
 import os
 
-from cache_worker.holder import choice, mounting, native
+from cache_worker.holder import mounting, native
 from cache_worker.holder.backing import RING_BYTES, SEALS, BackingIds, ids_bytes
+from cacheop.api import mount_modes
 from cacheop.api.errors import ProtocolError
 
 TYPE_CHECKING = False
@@ -61,7 +62,7 @@ def take(mount: Mount, fds: list[int], root: int, name: str) -> Kept:
     Then the fds are the caller's still.
     """
     try:
-        if mount.mode == choice.NATIVE:
+        if mount.mode == mount_modes.NATIVE:
             if len(fds) != 1 or not native.is_lock(fds[0], root, mount.version):
                 raise ProtocolError(f"mount {mount.id}: no lock on its version")
             return Kept(fds, None)

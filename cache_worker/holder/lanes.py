@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-from cache_worker.holder import backing, choice
+from cache_worker.holder import backing
+from cacheop.api import mount_modes
 from cacheop.api.errors import ProtocolError
 
 TYPE_CHECKING = False
@@ -50,7 +51,7 @@ class Lanes:
         if connection.mount_id or not isinstance(mount_id, str) or number is None:
             raise ProtocolError(f"a bad serve: {str(message)[:200]}")
         held = self._keeper.held.get(mount_id)
-        if held is None or held.mount.mode == choice.NATIVE:
+        if held is None or held.mount.mode == mount_modes.NATIVE:
             return _failed(errno.ENOENT, f"no FUSE mount {mount_id}")
         if held.kept is None:
             return _failed(errno.EAGAIN, f"the fds of {mount_id} have not come back yet")
@@ -96,10 +97,10 @@ class Lanes:
 
     def _change(self, held: Held, message: dict[str, object]) -> dict[str, object]:
         mode, why = message.get("mode"), message.get("why")
-        if mode != choice.FUSE or not isinstance(why, str):
+        if mode != mount_modes.FUSE or not isinstance(why, str):
             return _failed(errno.EINVAL, "a mount can only fall back to mode Fuse")
         if held.mount.mode != mode:
-            self._keeper.change(held.mount, choice.FUSE, why[:WHY_MAX_CHARACTERS])
+            self._keeper.change(held.mount, mount_modes.FUSE, why[:WHY_MAX_CHARACTERS])
         return {"ok": True}
 
 

@@ -12,8 +12,8 @@ import stat
 import threading
 import time
 
-from cache_worker.holder import choice, kept, mountinfo, mounting, native, records, syscalls
-from cacheop.api import names
+from cache_worker.holder import kept, mountinfo, mounting, native, records, syscalls
+from cacheop.api import mount_modes, names
 from cacheop.api.errors import (
     CacheopError,
     NotFoundError,
@@ -67,7 +67,7 @@ class Answer:
             or not isinstance(total_bytes, int)
             or not isinstance(grace_seconds, int | float)
             or not isinstance(mode, str)
-            or mode not in choice.WISHES
+            or mode not in mount_modes.WISHES
         ):
             raise ProtocolError(f"the worker's answer to publish is not whole: {str(meta)[:200]}")
         self.version = version
@@ -148,9 +148,9 @@ class Publication:
     def _attempt(self) -> tuple[Mount, Kept]:
         answer = self._ask(self.version)
         wish = self.mode or answer.mode
-        mode, why = choice.choose(wish, self._facts(answer))
+        mode, why = mount_modes.choose(wish, self._facts(answer))
         mounting.prepare(self.target, self._place.path)
-        if mode == choice.NATIVE:
+        if mode == mount_modes.NATIVE:
             locked = native.lock(self._place.fd, answer.version)
             try:
                 # Only what is whole while we hold the lock stays whole.
@@ -162,7 +162,7 @@ class Publication:
                 os.close(locked)
                 raise
             os.close(locked)
-            mode, why = choice.choose(wish, self._facts(answer))
+            mode, why = mount_modes.choose(wish, self._facts(answer))
         if self.cancelled:
             raise WorkerUnavailable("not wanted any more")
         return self._attach(answer, mode, why)
@@ -192,16 +192,17 @@ class Publication:
             grace_seconds=answer.grace_seconds,
         )
 
-    def _facts(self, answer: Answer) -> choice.Facts:
+    def _facts(self, answer: Answer) -> mount_modes.Facts:
         store = mountinfo.holding(mounting.read_mounts(), self._place.path)
         with open("/proc/meminfo", encoding="ascii") as file:
-            available_bytes = choice.available_bytes(file.read())
-        return choice.Facts(
+            available_bytes = mount_modes.available_bytes(file.read())
+        return mount_modes.Facts(
             complete=answer.complete,
             total_bytes=answer.total_bytes,
+            rows=answer.rows,
             available_bytes=available_bytes,
             file_system=store[0].kind if store is not None else "",
-            kernel=choice.kernel_version(os.uname().release),
+            kernel=mount_modes.kernel_version(os.uname().release),
         )
 
     def _ask(self, version: str) -> Answer:

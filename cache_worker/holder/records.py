@@ -9,8 +9,8 @@ import contextlib
 import json
 import os
 
-from cache_worker.holder import choice, syscalls
-from cacheop.api import names
+from cache_worker.holder import syscalls
+from cacheop.api import mount_modes, names
 from cacheop.api.errors import ProtocolError
 
 ROWS_MAX = (1 << 31) - 4
@@ -72,7 +72,7 @@ def parse(raw: object) -> Mount:
         or not is_id(str(text["id"]))
         or not str(text["target"]).startswith("/")
         or "\0" in str(text["target"])
-        or text["mode"] not in choice.MODES
+        or text["mode"] not in mount_modes.MODES
         or not is_version(str(text["version"]))
         or not isinstance(rows, int)
         or not is_rows(rows)

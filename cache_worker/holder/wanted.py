@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from cache_worker.holder import choice, mounting, records
+from cache_worker.holder import mounting, records
+from cacheop.api import mount_modes
 from cacheop.api.errors import UserError
 
 
@@ -50,8 +51,8 @@ def check(raw: dict[str, object]) -> Wanted:
     target, mode, version = raw.get("target"), raw.get("mode") or "", raw.get("version") or ""
     if not isinstance(target, str) or not target.startswith("/") or "\0" in target:
         raise UserError(f"cannot mount at {target!r}", hint="Name a directory by its full path")
-    if mode not in ("", *choice.WISHES):
-        raise UserError(f"{mode!r} is no mode", hint=f"Known are {', '.join(choice.WISHES)}")
+    if mode not in ("", *mount_modes.WISHES):
+        raise UserError(f"{mode!r} is no mode", hint=f"Known are {', '.join(mount_modes.WISHES)}")
     if not isinstance(version, str) or (version and not records.is_version(version)):
         raise UserError(f"{version!r} is no version", hint="`cacheop versions` lists them")
     return Wanted(mounting.resolve(target), str(mode), version)

@@ -126,7 +126,8 @@ def mount_findings(
     if mount_modes.lacking("Native", machine) or not status.get("version"):
         return []
     complete = status.get("cached_percentage") == WHOLE_PERCENT
-    mode, why = mount_modes.automatic(machine, status.get("bytes_total") or 0, complete=complete)
+    total_bytes, files = status.get("bytes_total") or 0, status.get("file_count") or 0
+    mode, why = mount_modes.automatic(machine, total_bytes, files, complete=complete)
     return [Finding(OK, f"{name}: mount", f"none; Auto would take {mode}: {why}")]
 
 

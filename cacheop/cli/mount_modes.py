@@ -1,16 +1,15 @@
-"""Which modes a mount can have on this machine, and which one `Auto` takes. Pure; the holder
-decides by the same rules when it mounts, docs/mount.md explains them.
+"""Which modes a mount can have on this machine, and which one `Auto` takes. Pure.
+
+The rules are cacheop/api/mount_modes.py, by which the holder decides; docs/mount.md explains them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cacheop.api import mount_modes
+from cacheop.api.mount_modes import IN_MEMORY, OVERLAY, PASSTHROUGH_KERNEL
 from cacheop.cli import view
-
-PASSTHROUGH_KERNEL = (6, 9)
-IN_MEMORY = frozenset({"tmpfs", "ramfs"})
-OVERLAY = "overlay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +40,19 @@ def lacking(mode: str, machine: Machine) -> str:
     return ""
 
 
-def automatic(machine: Machine, total_bytes: int, *, complete: bool) -> tuple[str, str]:
-    """(mode, why) of `Auto`, for a version of `total_bytes`."""
-    if complete:
-        return "Native", "every file is in the cache"
-    size, memory = view.size(total_bytes), view.size(machine.available_bytes)
-    if total_bytes > machine.available_bytes / 2:
-        why = f"{size} is more than half of {memory} available memory"
-    elif machine.file_system in IN_MEMORY:
-        why = f"the cache lies in memory ({machine.file_system})"
-    else:
-        return "ZeroOpen", f"{size} of {memory} available memory"
-    missing = lacking("Passthrough", machine)
-    return ("Fuse", f"{why}; Passthrough: {missing}") if missing else ("Passthrough", why)
+def automatic(machine: Machine, total_bytes: int, rows: int, *, complete: bool) -> tuple[str, str]:
+    """(mode, why) of `Auto`, for a version of `total_bytes` in `rows` files and directories."""
+    return mount_modes.choose(
+        mount_modes.AUTO,
+        mount_modes.Facts(
+            complete=complete,
+            total_bytes=total_bytes,
+            rows=rows,
+            available_bytes=machine.available_bytes,
+            file_system=machine.file_system,
+            kernel=machine.kernel,
+        ),
+    )
 
 
 def rule(machine: Machine) -> str:
@@ -63,6 +62,6 @@ def rule(machine: Machine) -> str:
         return f"Auto takes Native when all is cached, else {large}"
     half = view.size(machine.available_bytes // 2)
     return (
-        f"Auto takes Native when all is cached, else ZeroOpen up to {half} "
-        f"(half of the available memory), else {large}"
+        f"Auto takes Native when all is cached, else ZeroOpen for files below 8 MiB and up to "
+        f"{half} (half of the available memory), else {large}"
     )

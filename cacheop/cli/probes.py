@@ -12,6 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cacheop.api.mount_modes import PASSTHROUGH_KERNEL
 from cacheop.cli import checks, mount_modes, mountinfo, view
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
@@ -78,7 +79,7 @@ def _installed(name: str) -> str:
 def kernel(release: str = "") -> Finding:
     """New enough for FUSE passthrough."""
     release = release or platform.release()
-    if kernel_version(release) >= mount_modes.PASSTHROUGH_KERNEL:
+    if kernel_version(release) >= PASSTHROUGH_KERNEL:
         return Finding(OK, "kernel", f"{release}, new enough for FUSE passthrough")
     return Finding(
         WARN,

@@ -107,7 +107,7 @@ def machine(**different):
     ],
 )
 def test_what_auto_takes(different, total_bytes, complete, mode, says):
-    found, why = mount_modes.automatic(machine(**different), total_bytes, complete=complete)
+    found, why = mount_modes.automatic(machine(**different), total_bytes, 99_999, complete=complete)
     assert found == mode
     assert says in why
 
@@ -122,7 +122,13 @@ def test_the_modes_that_can_be_had():
 
 
 def test_running_mounts_tell_their_mode_or_what_it_would_be():
-    status = {"version": "ab", "bytes_total": GIB, "cached_percentage": 50.0, "mounts": []}
+    status = {
+        "version": "ab",
+        "bytes_total": GIB,
+        "file_count": 999,
+        "cached_percentage": 50.0,
+        "mounts": [],
+    }
     (found,) = mount_findings("demo", status, machine())
     assert "none; Auto would take ZeroOpen: 1.0 GiB of 24.0 GiB" in found.found
     (found,) = mount_findings("demo", status | {"cached_percentage": 100.0}, machine())
