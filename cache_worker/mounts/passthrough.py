@@ -17,6 +17,7 @@ import contextlib
 import errno
 import os
 import threading
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cache_worker.mounts import kernel
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 IDS_MAX = 65_536
 """Files that the kernel keeps open for us: each is about 1 KiB of its memory."""
 TRIES_MAX = 16  # a file that is evicted as soon as it was filled is read through us then
-SCANNED_ROWS = 32_768  # a tick
+SCANNED_ROWS, CHECKED_IDS = 32_768, 4096  # a tick; a check takes 2 us from who serves
 
+_PAGES = 1  # in place of a proof, which is never 1: the kernel may have pages that came from us
 _PASS = kernel.FOPEN_PASSTHROUGH | kernel.FOPEN_NOFLUSH
 _KEEP = kernel.FOPEN_KEEP_CACHE | kernel.FOPEN_NOFLUSH
 
@@ -94,20 +96,16 @@ class PassthroughOpens:
         self._ids = ids
         """What the holder registered, by node; also ids that nobody proved."""
         self._proofs = proofs
-        """By node: 0, or the proof of the file that its id is of."""
+        """By node: 0, or the proof of the file that its id is of, or _PAGES."""
         self._lock = threading.Lock()
         self._nodes: dict[int, _Node] = {}
         self._asked: dict[int, _Asked] = {}
         self._closing: set[int] = set()
-        self._cached: set[int] = set()
-        """Nodes that were read through us: the kernel may have pages of theirs."""
         self._scanned = 0
         self._ticks = 0
         for node, passed in slots.left():  # before any tick could close what is open
             if node < len(ids):
                 self._nodes.setdefault(node, _Node(ids[node] if passed else 0)).count += 1
-                if not passed:
-                    self._cached.add(node)
 
     def open(self, request: Request, row: int) -> None:
         """See Opens."""
@@ -149,7 +147,7 @@ class PassthroughOpens:
 
     def _proved(self, node: int) -> _Node | None:
         """By a predecessor. Under the lock."""
-        backing = self._ids[node] if self._proofs[node] else 0
+        backing = self._ids[node] if self._proofs[node] > _PAGES else 0
         return self._nodes.setdefault(node, _Node(backing)) if backing else None
 
     def release(self, request: Request, row: int) -> None:
@@ -175,8 +173,10 @@ class PassthroughOpens:
         """Let go of files that were evicted, of ids that nobody proved, and of ids too many."""
         start = self._scanned
         words = self._ids[start : start + SCANNED_ROWS].tolist()
-        self._scanned = start + SCANNED_ROWS if start + SCANNED_ROWS < len(self._ids) else 0
-        registered = [start + n for n, word in enumerate(words) if word]
+        of_all = (start + n for n, word in enumerate(words) if word)
+        registered = list(islice(of_all, CHECKED_IDS))
+        end = registered[-1] + 1 if len(registered) == CHECKED_IDS else start + SCANNED_ROWS
+        self._scanned = end if end < len(self._ids) else 0
         useless = [node for node in registered if not self._is_current(node)]
         with self._lock:
             self._ticks += 1
@@ -286,18 +286,15 @@ class PassthroughOpens:
 
     def _settle(self, node: int, backing: int) -> None:
         """Answer all that wait for `node`."""
-        with self._lock:
-            stale_pages = backing and node in self._cached
-        if stale_pages:  # nobody has it open: the file is to be in memory once
-            self._forget_pages(node)
+        if backing and self._proofs[node] == _PAGES:
+            self._forget_pages(node)  # nobody has it open: the file is to be in memory once
         with self._lock:
             asked = self._asked.pop(node)
             waiting = asked.requests
             if backing and asked.proof:
                 self._proofs[node] = asked.proof
-                self._cached.discard(node)
             else:
-                self._cached.add(node)
+                self._proofs[node] = _PAGES
             if not waiting and not backing:
                 return
             found = self._nodes[node] = _Node(backing)
@@ -323,7 +320,8 @@ class PassthroughOpens:
             if (found and found.count) or node in self._asked or node in self._closing:
                 return
             self._nodes.pop(node, None)
-            self._proofs[node] = 0
+            if self._proofs[node] != _PAGES:
+                self._proofs[node] = 0
             self._closing.add(node)
         self._backing.close(node, self._closed)
 

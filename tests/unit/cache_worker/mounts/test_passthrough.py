@@ -104,7 +104,7 @@ class Store:
         return f"f{row}"
 
     def proof(self, row: int) -> int | None:
-        return self.state[row] if self.state[row] & 1 else None
+        return self.state[row] + 2 if self.state[row] & 1 else None
 
     def is_complete(self, row: int) -> bool:
         return bool(self.state[row] & 1)
@@ -429,7 +429,7 @@ class Machine(RuleBasedStateMachine):
         mount.opens.tick()
         mount.settle()
         assert not any(mount.ids)
-        assert not any(mount.proofs)
+        assert set(mount.proofs) <= {0, 1}
         assert not mount.kernel.backing
         self.nothing_fails()
 
@@ -677,3 +677,30 @@ def test_a_holder_that_cannot_close_an_id_makes_no_open_fail(mount):
             node, _, then = mount.holder.questions.popleft()
             then(node, 0, errno.EIO)
     assert mount.kernel.served == [(2, 0)]
+
+
+def test_pages_that_came_from_a_predecessor_are_forgotten_too(mount):
+    mount.ask_open(2)
+    mount.answer_read("inline")
+    mount.ask_release(next(iter(mount.kernel.opened)))
+    mount.die()
+    mount.store.fill(0)
+    mount.ask_open(2)
+    mount.settle()
+    assert mount.kernel.served[1:] == [(2, 1)]
+    assert mount.kernel.forgotten == [2]
+
+
+def test_more_ids_than_one_tick_checks_are_all_looked_at(mount, monkeypatch):
+    monkeypatch.setattr(passthrough, "CHECKED_IDS", 1)
+    for row in range(3):
+        mount.store.fill(row)
+        mount.ask_open(row + 2)
+    mount.settle()
+    for key in list(mount.kernel.opened):
+        mount.ask_release(key)
+    mount.store.evict(2)
+    for _ in range(3):
+        mount.opens.tick()
+        mount.settle()
+    assert [node for node in range(NODES) if mount.ids[node]] == [2, 3]
