@@ -233,7 +233,12 @@ class FuseMount:
         self._channel.answer(request, self._tree.statfs())
 
     def _getxattr(self, request: Request, row: int) -> None:
-        value = self._xattrs(row).get(_name(request.body[kernel.SIZE_OUT.size :]))
+        name = _name(request.body[kernel.SIZE_OUT.size :])
+        if not name.startswith(b"user."):
+            # No ACLs and labels at all, not just none here: `ls -l` then stops asking for them.
+            self._channel.fail(request, errno.EOPNOTSUPP)
+            return
+        value = self._xattrs(row).get(name)
         if value is None:
             self._channel.fail(request, errno.ENODATA)
         else:

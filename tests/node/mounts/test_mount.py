@@ -143,6 +143,9 @@ def test_statfs_xattrs_and_seek(mounted):
     assert sorted(os.listxattr(path)) == names
     with pytest.raises(OSError, match="No data available"):
         os.getxattr(path, "user.other")
+    for name in ("system.posix_acl_access", "security.selinux"):
+        with pytest.raises(OSError, match="not supported"):  # or `ls -l` asks for every file
+            os.getxattr(path, name)
     fd = os.open(path, os.O_RDONLY)
     assert os.lseek(fd, 5, os.SEEK_DATA) == 5
     assert os.lseek(fd, 5, os.SEEK_HOLE) == size
