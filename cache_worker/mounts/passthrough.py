@@ -184,7 +184,8 @@ class PassthroughOpens:
                 self._proved(node)
             if (many := len(self._nodes) - IDS_MAX) > 0:
                 idle = [(found.used, n) for n, found in self._nodes.items() if not found.count]
-                useless += [node for _, node in sorted(idle)[:many]]
+                # Some more than that, so that there is not one to sort out at every tick.
+                useless += [node for _, node in sorted(idle)[: many + IDS_MAX // 8]]
         for node in useless:
             self._close(node)
 

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +177,12 @@ def report(line: str) -> None:
         return
 
 
+def thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """End the process: without that thread requests would wait for ever, a successor has it."""
+    report(f"thread {failed.thread and failed.thread.name}: {failed.exc_value!r}")
+    os._exit(1)
+
+
 def masked(text: str) -> int:
     """The INIT bits that CACHEOP_MASK_INIT names. Raises UserError."""
     try:
@@ -200,6 +207,7 @@ def main(arguments: list[str]) -> int:
             "--fuse FD --ring FD --ids FD"
         )
         return 2
+    threading.excepthook = thread_failed
     try:
         Server(root, mount, lane, fds, masked(os.environ.get(ENV_MASK_INIT, ""))).run()
     except CacheopError as error:

@@ -220,3 +220,17 @@ def test_a_ring_of_another_size_is_refused(tmp_path):
     with pytest.raises(StoreError, match="lanes"):
         Lane(Ring(fd), LANES_MAX)
     os.close(fd)
+
+
+def test_a_request_that_is_forgotten_leaves_its_entry_unanswered(asker):
+    channel = asker.serve()
+    asker.ask(kernel.OPEN, 10)
+    received = channel.receive()
+    assert received is not None
+    channel.forget(channel.park(received))
+    assert channel._lane.taken() == []
+    asker.ask(kernel.OPEN, 12)
+    received = channel.receive()
+    assert received is not None
+    channel.answer(received)
+    assert asker.answer()[0] == 12
