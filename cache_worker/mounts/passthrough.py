@@ -76,6 +76,7 @@ class PassthroughOpens:
     """Of the one process that serves the mount. Any thread; `_lock` guards all that is mutable."""
 
     wanted = kernel.PASSTHROUGH
+    ids_max, checked_ids = IDS_MAX, CHECKED_IDS
     keeps = False  # a file read through us is soon complete, and then its own pages are read
 
     def __init__(
@@ -174,18 +175,18 @@ class PassthroughOpens:
         start = self._scanned
         words = self._ids[start : start + SCANNED_ROWS].tolist()
         of_all = (start + n for n, word in enumerate(words) if word)
-        registered = list(islice(of_all, CHECKED_IDS))
-        end = registered[-1] + 1 if len(registered) == CHECKED_IDS else start + SCANNED_ROWS
+        registered = list(islice(of_all, self.checked_ids))
+        end = registered[-1] + 1 if len(registered) == self.checked_ids else start + SCANNED_ROWS
         self._scanned = end if end < len(self._ids) else 0
         useless = [node for node in registered if not self._is_current(node)]
         with self._lock:
             self._ticks += 1
             for node in registered:
                 self._proved(node)
-            if (many := len(self._nodes) - IDS_MAX) > 0:
+            if (many := len(self._nodes) - self.ids_max) > 0:
                 idle = [(found.used, n) for n, found in self._nodes.items() if not found.count]
                 # Some more than that, so that there is not one to sort out at every tick.
-                useless += [node for _, node in sorted(idle)[: many + IDS_MAX // 8]]
+                useless += [node for _, node in sorted(idle)[: many + self.ids_max // 8]]
         for node in useless:
             self._close(node)
 
