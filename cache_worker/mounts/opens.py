@@ -30,10 +30,6 @@ class Opens(Protocol):
         """Answer a RELEASE."""
         ...
 
-    def take_over(self) -> None:
-        """Find out what predecessors had open. Before the first request of a successor."""
-        ...
-
     def tick(self) -> None:
         """Once a second, on the line's thread."""
         ...
@@ -61,9 +57,6 @@ class PlainOpens:
         """Nothing to give back."""
         del row
         self._channel.answer(request)
-
-    def take_over(self) -> None:
-        """Nothing was kept."""
 
     def tick(self) -> None:
         """Nothing grows old."""

@@ -157,9 +157,6 @@ class PassthroughOpens:
         self._leave(handle, row + 2)
         self._channel.answer(request)
 
-    def take_over(self) -> None:
-        """See Opens. The slots were looked at already."""
-
     def drop(self, unique: int) -> bool:
         """See Opens."""
         with self._lock:

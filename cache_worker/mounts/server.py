@@ -81,8 +81,6 @@ class Server:
         tree = Tree(stored.index)
         mount = FuseMount(self._channel, tree, stored, self._line, opens, self._answer_init)
         self._stored, self._opens = stored, opens  # from here on there are ticks
-        if self._lane.had_predecessor:
-            opens.take_over()
         for request in self._channel.leftovers():
             mount.dispatch(request)
         if self._lane.had_predecessor and agreed.flags & kernel.HAS_RESEND:

@@ -252,7 +252,6 @@ class Mount:
         self.holder.questions.clear()
         self.born()
         self.opens.tick()
-        self.opens.take_over()
         for request in self.channel.leftovers():
             self.dispatch(request)
         if resend:
