@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cache_worker.mounts import attach
+from cache_worker.holder import mounting
 from cache_worker.mounts.ring import RING_BYTES, Ring
 from tests.fakes.stored_version import lay_out
 
@@ -44,8 +44,8 @@ class Served:
             "device": "",
             "grace_seconds": grace,
         }
-        self.fuse = attach.attach(str(self.target))
-        attach.widen_readahead(str(self.target))
+        self.fuse, device = mounting.attach(str(self.target), str(self.root))
+        mounting.widen_readahead(device)
         self.fds = {"fuse": self.fuse, "ring": memfd(RING_BYTES)}
         self.fds["ids"] = memfd(4 * (self.store.index.rows + 2))
         self.ring = Ring(self.fds["ring"])
@@ -99,7 +99,7 @@ class Served:
         return [line for line in lines if line.startswith(start)]
 
     def close(self) -> None:
-        attach.detach(str(self.target))
+        mounting.detach(str(self.target))
         for process in [*self.processes.values(), *([self.worker] if self.worker else [])]:
             process.kill()
             process.wait(10)

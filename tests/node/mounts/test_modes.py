@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from cache_worker.holder import mounting
 from tests.fakes.stored_version import checksum
 from tests.node.mounts.conftest import wait_for
 from tests.node.mounts.test_ring import served
@@ -109,14 +110,12 @@ def _lists(mount) -> bool:
 
 
 def test_the_process_ends_with_its_mount(served):
-    from cache_worker.mounts import attach
-
     mount = served(FILES)
     process = mount.serve()
     os.listdir(mount.target)
-    attach.detach(str(mount.target))
+    mounting.detach(str(mount.target))
     assert process.wait(10) == 0
-    attach.attach(str(mount.target))  # so that closing finds something to detach
+    mounting.attach(str(mount.target), str(mount.root))  # so that closing finds something to detach
 
 
 def test_a_process_called_wrongly_says_so(served):
