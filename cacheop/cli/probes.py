@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cacheop.api.mount_modes import PASSTHROUGH_KERNEL
+from cacheop.api.mount_modes import PASSTHROUGH_KERNEL, available_bytes, kernel_version
 from cacheop.cli import checks, mount_modes, mountinfo, view
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
@@ -90,22 +89,14 @@ def kernel(release: str = "") -> Finding:
     )
 
 
-def kernel_version(release: str) -> tuple[int, int]:
-    """(6, 18) of "6.18.44-generic"; (0, 0) if it is not like that."""
-    match = re.match(r"(\d+)\.(\d+)", release)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
-
-
 def machine(cache: Path) -> mount_modes.Machine:
     """What the mode of a mount depends on, for a cache below `cache`."""
-    meminfo = Path("/proc/meminfo").read_text()
-    available = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo, re.MULTILINE)
     return mount_modes.Machine(
         root=os.geteuid() == 0,
         fuse=checks.FUSE_DEVICE.exists(),
         kernel=kernel_version(platform.release()),
         file_system=file_system_type(cache),
-        available_bytes=int(available[1]) << 10 if available else 0,
+        available_bytes=available_bytes(Path("/proc/meminfo").read_text()),
     )
 
 
