@@ -41,6 +41,11 @@ def arrow_path(version: str) -> str:
     return f"{MANIFEST_DIR}/{version}.arrow"
 
 
+def fetched_paths(version: str) -> tuple[str, str]:
+    """Index and Arrow manifest of `version` while they come from a peer, relative to the root."""
+    return f"{index_path(version)}.fetched", f"{arrow_path(version)}.fetched"
+
+
 def slots_path(version: str) -> str:
     """Where the files of `version` live in the chunk table, relative to the root."""
     return f"{MANIFEST_DIR}/{version}.slots"
