@@ -62,7 +62,7 @@ class Chunk:
 
 
 class Cluster:
-    """Owns no task but those of the fetches under way, which end with them."""
+    """Owns the tasks of fetches under way, which end with them, and its errands."""
 
     def __init__(
         self, placement: Literal["Zone", "Cluster"], members: Membership, peers: Peers
@@ -76,6 +76,9 @@ class Cluster:
         """Versions made while we were here and nobody came or went since: nobody else can have
         what we own of them and lack."""
         self._asked: dict[str, set[asyncio.Task[Fetched]]] = {}
+        self.bans: dict[str, int] = {}
+        """How often a peer was banned, by reason."""
+        self._errands: set[asyncio.Task[None]] = set()
         self._change = asyncio.Event()
         self._heard = asyncio.Event()
 
@@ -97,6 +100,7 @@ class Cluster:
         for node in gone:  # nobody waits for who is gone
             for task in self._asked.get(node, ()):
                 task.cancel()
+        self.health.keep(time.monotonic(), view.members)
         self._heard.set()
         self._change.set()
 
@@ -127,8 +131,13 @@ class Cluster:
 
     def lister(self) -> Member | None:
         """Who lists the origin, for all zones; None when all drain."""
-        live = [m for m in self.view.members if m.node not in self.health.out(time.monotonic())]
-        return keeper(MANIFEST_KEY, live)
+        out = self._out(self.view.members)
+        return keeper(MANIFEST_KEY, (m for m in self.view.members if m.node not in out))
+
+    def _out(self, members: Iterable[Member]) -> frozenset[str]:
+        """Who of them cannot be asked now."""
+        now = time.monotonic()
+        return frozenset(m.node for m in members if self.health.circuit(now, m.node) == "open")
 
     # -- placement --------------------------------------------------------------------------------
 
@@ -168,25 +177,23 @@ class Cluster:
         failed: set[str] = set()
         for _ in range(TRIES):
             now = time.monotonic()
-            way = route(
-                order,
-                self.me,
-                asked,
-                out=failed | self.health.out(now),
-                slow=self.health.slow(now),
-            )
+            slow = {m.node for m in order if self.health.is_slow(now, m.node)}
+            way = route(order, self.me, asked, out=failed | self._out(order), slow=slow)
             if way.ask is None:
                 if failed or version.name not in self._settled:
                     found = await self._copy(wanted, way.copies)
                     if found.data is not None:
                         return found
                 return Found(hedged=way.hedged)
+            if not self.health.ask(now, way.ask.node):  # somebody else tries it just now
+                failed.add(way.ask.node)
+                continue
             try:
                 return await self._from_owner(wanted, way.ask, way.copies, asked, failed)
             except PeerError as error:
                 log.info("%s did not give a chunk: %s", way.ask.node, error)
                 failed.add(way.ask.node)
-                if not self.health.may_retry(time.monotonic()):
+                if not self.health.budget.spend(time.monotonic()):
                     break
             except (OriginChanged, SuspendedError):
                 raise
@@ -206,17 +213,20 @@ class Cluster:
         """Ask the owner; when it takes long, others too whether they have it."""
         hops = asked.hops + 1 if asked else 1
         without = (*failed, *(asked.without if asked else ()))
+        self.health.budget.request()
         task = self._ask(wanted, owner, hops=hops, without=without)
         started = time.monotonic()
         try:
-            await asyncio.wait({task}, timeout=self.health.hedge_after_seconds(owner.node))
-            if not task.done() and self.health.may_retry(time.monotonic()):
+            hedge_after = self.health.hedge_after_seconds(started, owner.node)
+            await asyncio.wait({task}, timeout=hedge_after)
+            if not task.done() and self.health.budget.spend(time.monotonic()):
                 found = await self._copy(wanted, copies, unless=task)
                 if found.data is not None:
                     return found
             while not task.done():
-                waited = time.monotonic() - started
-                if self.health.is_slow(owner.node, time.monotonic(), waited):
+                now = time.monotonic()
+                if self.health.may_hedge_to_origin(now, owner.node, now - started):
+                    self.health.outrun(now, owner.node, now - started)
                     raise PeerUnavailable(f"{owner.node} is much slower than the others")
                 await asyncio.wait({task}, timeout=SLOW_LOOK_SECONDS)
             return await self._result(task, owner)
@@ -230,7 +240,7 @@ class Cluster:
         unless: asyncio.Task[Fetched] | None = None,
     ) -> Found:
         """From the first of `members` that has it. Nothing as soon as `unless` is done."""
-        out = self.health.out(time.monotonic())
+        out = self._out(members)
         tasks = {
             self._ask(wanted, m, only_if_present=True): m for m in members if m.node not in out
         }
@@ -303,16 +313,40 @@ class Cluster:
         now, node = time.monotonic(), member.node
         if isinstance(error, PeerBadBytes):
             log.warning("%s gave bad bytes and is not asked for a while: %s", node, error)
-            self.health.bad_bytes(node, now)
-            if self.view.member(node):
-                meta = {"version": wanted.version, "row": wanted.row, "chunk": wanted.chunk}
-                self._peers.tell(member, "verify", meta)
+            self._banned("bad_bytes", is_new=self.health.sent_bad(now, node))
+            self._have_verified(member, wanted)
         elif isinstance(error, PeerUnavailable):
-            self.health.failed(node, now)
+            if now - started >= COPY_SECONDS:
+                self._banned("silent", is_new=self.health.silent(now, node))
+            else:
+                self.health.refused(now, node)
         elif error is None:
-            self.health.answered(node, now, now - started)
+            self.health.answered(now, node, now - started)
         elif isinstance(error, CacheopError):  # it is there
-            self.health.alive(node, now)
+            self.health.answered(now, node, None)
+
+    def _banned(self, reason: str, *, is_new: bool) -> None:
+        if is_new:
+            self.bans[reason] = self.bans.get(reason, 0) + 1
+
+    def _have_verified(self, member: Member, wanted: Chunk) -> None:
+        """Let a peer look at the chunk that arrived damaged: if it is so on its disk, it goes."""
+        meta = {"version": wanted.version, "row": wanted.row, "chunk": wanted.chunk}
+        task = asyncio.create_task(self._verify_there(member, meta))
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def _verify_there(self, member: Member, meta: dict[str, Any]) -> None:
+        try:
+            await self._peers.ask(member, "verify", meta, COPY_SECONDS)
+        except CacheopError as error:
+            log.info("%s did not verify a chunk: %s", member.node, error)
+
+    async def close(self) -> None:
+        """Cancel the errands. The fetches are their callers'."""
+        for task in list(self._errands):
+            task.cancel()
+        await asyncio.gather(*self._errands, return_exceptions=True)
 
     async def ask(
         self, member: Member, op: str, meta: dict[str, Any], seconds: float

@@ -52,6 +52,11 @@ class Following:
         self._watching = False
         """Whether we looked before: what appears from now on was just made."""
 
+    @property
+    def my_facts(self) -> Member:
+        """What we tell the others of us."""
+        return self._cluster.my_facts
+
     async def run(self) -> None:
         """Follow until cancelled."""
         await self._cluster.heard_of_others()

@@ -203,6 +203,18 @@ class Health:
         own = max(waited_seconds, self.p99_seconds(now, node) or 0.0)
         return bool(known) and own > ORIGIN_HEDGE_FACTOR * statistics.median(known)
 
+    def is_slow(self, now: float, node: str) -> bool:
+        """Whether it is slow all the time: half of its chunks take so much longer than others'.
+
+        Then the next in order acts in its place, until the window has forgotten its latencies.
+        """
+        own = self.p50_seconds(now, node)
+        if own is None or own < HEDGE_SECONDS[0]:
+            return False
+        others = [self.p50_seconds(now, other) for other in self._peers if other != node]
+        known = [p50 for p50 in others if p50 is not None]
+        return bool(known) and own > ORIGIN_HEDGE_FACTOR * statistics.median(known)
+
     def p50_seconds(self, now: float, node: str) -> float | None:
         """Half of its chunks come quicker; None before there are enough."""
         return self._peer(node).latencies.quantile(now, 0.50)

@@ -165,6 +165,13 @@ class Store:
         self.table.complete_if_whole(first, chunk_count(version.index.size(row)))
         return True
 
+    async def recheck(self, version: Version, row: int, chunk: int) -> bool:
+        """Look once more at a chunk that somebody got bad bytes of; what is bad is dropped."""
+        slot = version.slots.first_slot(row) + chunk
+        if self.table.state(slot) == PRESENT:
+            self.table.step(slot, "distrust")
+        return await self.verify(version, row, chunk)
+
     def _checksum_on_disk(self, path: str, offset: int, length: int) -> int | None:
         try:
             data = self._read_file(path, offset, length, "STORE:VERIFY")
