@@ -14,6 +14,7 @@ VERBS = {
     "mount": "cache_worker.mounts.server",
     "index": "cache_worker.listing",
     "drop": "cache_worker.drop",
+    "redis-acl": "cache_worker.members.acl",
     "fsspec-origin": "cache_worker.origins.fsspec_child",
 }
 
