@@ -35,8 +35,11 @@ def of(nodes: int, zones: int, redis: RedisUrl | None) -> Cluster | None:
 
 
 def acl_user(namespace: str, name: str) -> str:
-    """The Redis user that may touch this Dataset's keys and nothing else."""
-    return f"cacheop-{namespace}-{name}"
+    """The Redis user that may touch this Dataset's keys and nothing else.
+
+    A dot between the two, which neither has: a-b/c and a/b-c are not the same user.
+    """
+    return f"cacheop-{namespace}.{name}"
 
 
 def key_prefix(namespace: str, name: str) -> str:
@@ -77,7 +80,7 @@ def fields(
         }
     told = [{"peers": address, "zone": zone, "members": members} for _, (address, zone) in nodes]
     if url is not None:
-        file = str(admin_password_file(directory)) if url.password else ""
+        file = str(admin_password_file(directory)) if url.logs_in else ""
         told[0]["redis_admin"] = {"url": url.without_password(), "password_file": file}
     return told
 

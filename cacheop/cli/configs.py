@@ -102,7 +102,7 @@ def _share(record: RunRecord, cluster: Cluster | None, nodes: int) -> list[dict[
     directory = record.directory
     if cluster.redis is not None:
         passwords = {clusters.password_file(directory): secrets.token_hex(32)}
-        if cluster.redis.password:
+        if cluster.redis.logs_in:
             passwords[clusters.admin_password_file(directory)] = cluster.redis.password
         for path, password in passwords.items():
             local.replace_file(path, password + "\n", mode=0o600)

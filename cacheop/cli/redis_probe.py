@@ -14,15 +14,20 @@ if TYPE_CHECKING:
     from cacheop.cli.redis_url import RedisUrl
 
 SECONDS = 5.0
-LINE_MAX_BYTES = 1 << 16
+LINE_MAX_BYTES = ANSWER_MAX = 1 << 16
 _CREDENTIALS = ("WRONGPASS", "NOAUTH", "NOPERM")
 
 
 def check(url: RedisUrl, acl_user: str) -> None:
     """Raises UserError when a cluster could not be kept there, with what to do."""
+    if url.user == acl_user:
+        raise UserError(
+            f"--redis: {acl_user} is the Dataset's own user, whose password each `up` changes",
+            hint="Name the user who administers the Redis",
+        )
     try:
         with _connect(url) as line, line.makefile("rb") as answers:
-            if url.password or url.user:
+            if url.logs_in:
                 _ask(url, line, answers, "AUTH", url.user or "default", url.password)
             _ask(url, line, answers, "PING")
             _ask(url, line, answers, "SELECT", str(url.database))
@@ -93,6 +98,8 @@ def _skip(answers: BufferedReader) -> str | None:
         return None
     if kind in {b"$", b"*", b"%", b"~"} and text.lstrip("-").isdecimal():
         count = int(text)
+        if count > ANSWER_MAX:
+            raise UserError("--redis: what listens there is no Redis", hint="Check host and port")
         if kind == b"$":
             answers.read(count + 2 if count >= 0 else 0)
         else:

@@ -27,6 +27,11 @@ class RedisUrl:
     """Never shown, never logged."""
 
     @property
+    def logs_in(self) -> bool:
+        """Whether we say who we are; else we are whom everybody is."""
+        return bool(self.user or self.password)
+
+    @property
     def address(self) -> str:
         """`host:port`."""
         host = f"[{self.host}]" if ":" in self.host else self.host

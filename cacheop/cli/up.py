@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cacheop import local
 from cacheop.api.errors import CacheopError, UserError, WorkerUnavailable
-from cacheop.cli import checks, configs, launch, output, redis_probe, traces, verbs, view
+from cacheop.cli import asking, checks, configs, launch, output, redis_probe, traces, view
 from cacheop.cli import cluster as clusters
 from cacheop.cli.down import stop
 from cacheop.cli.output import Format
@@ -159,7 +159,7 @@ def _up_one(
             _check_same(record, dataset, options)
             output.note(f"{view.subject(record)}: already up", fmt)
             record = _revive(record, options, fmt)
-            return record, [verbs.node_status(node) for node in record.nodes]
+            return record, asking.statuses(record)
         if record is not None:
             launch.stop(record)  # what a crash left behind
         return _start(dataset, documents, options, fmt, run_dir)
