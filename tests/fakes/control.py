@@ -4,7 +4,8 @@ Speaks docs/protocol.md on <root>/worker.sock from a thread per connection, play
 (its command line names CONFIG), and ends on `shutdown` or SIGTERM. CONFIG's "fake" changes answers:
 {"status": {...}} adds fields, {"fail": {op: [NAME, message, hint]}}, {"failed": [...]} of a load,
 {"stall": true} keeps a load going until its connection closes, which goes to <root>/cancelled,
-{"dies": OP} kills it in the midst of OP, {"left": N} makes a drain late, {"hot": [...]}.
+{"dies": OP} kills it in the midst of OP (with "returns" it comes back, as by its supervisor, and
+lives), {"left": N} makes a drain late, {"hot": [...]}.
 
 CONFIG's "others" are the roots of the nodes of one cluster, this one too: who of them answers is a
 live member, and a shared load is divided among those.
@@ -24,6 +25,7 @@ from pathlib import Path
 from cacheop.api import names, wire
 
 VERSION = "00112233aabbccdd"
+GONE_SECONDS = 3.0
 
 
 class FakeWorker:
@@ -32,6 +34,7 @@ class FakeWorker:
         self.config, self.fake = config, config.get("fake", {})
         self.suspended = self.draining = False
         self.started = time.monotonic()
+        self.heard: dict[str, float] = {}
 
     def serve(self) -> None:
         path = self.root / names.WORKER_SOCKET
@@ -78,19 +81,19 @@ class FakeWorker:
         return {}
 
     def live(self) -> list[str]:
-        """The roots of the members that answer."""
-        found = []
+        """The roots of the members that answer, or did a moment ago."""
         for root in self.config.get("others", [str(self.root)]):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
                 directory = os.open(root, os.O_PATH)
                 try:
                     line.connect(f"/proc/self/fd/{directory}/{names.WORKER_SOCKET}")
-                    found.append(root)
+                    self.heard[root] = time.monotonic()
                 except OSError:
                     pass
                 finally:
                     os.close(directory)
-        return found
+        now, others = time.monotonic(), self.config.get("others", [str(self.root)])
+        return [root for root in others if now - self.heard.get(root, -9) < GONE_SECONDS]
 
     def cluster(self) -> dict:
         """What a status says of the cluster."""
@@ -117,8 +120,13 @@ class FakeWorker:
         }
 
     def die(self, op: str) -> None:
-        if self.fake.get("dies") == op:
+        if self.fake.get("dies") != op:
+            return
+        if not self.fake.get("returns"):
             os._exit(1)
+        if "again" not in sys.argv:
+            command = [sys.executable, "-m", "tests.fakes.control", sys.argv[1], "again"]
+            os.execv(sys.executable, command)
 
     def hot(self, connection: socket.socket, frame: wire.Frame) -> dict:
         return {"files": self.fake.get("hot", [])[: frame.meta["count"]]}
