@@ -40,6 +40,8 @@ class Member:
     """Another one after every start of the worker."""
     version: str = ""
     """Its current version; empty before the first."""
+    generation: int = 0
+    """Counts the versions that were made: the member with the largest has the newest version."""
     joined: int = 0
     """Larger for who joined later; 0 = from the beginning. Of one clock, or counter, for all."""
 
