@@ -168,11 +168,12 @@ async def _connect(server: RedisServer) -> tuple[asyncio.StreamReader, asyncio.S
         found = await loop.run_in_executor(_names, look_up, server.host, server.port)
     except UnicodeError as error:
         raise OSError(f"{server.host!r} is no name of a host") from error
-    tls = {"ssl": _tls(), "server_hostname": server.host} if server.tls else {}
+    tls, name = (_tls(), server.host) if server.tls else (None, None)
     failure = OSError(f"{server.host} has no address")
     for *_, address in found:
+        host, port = str(address[0]), int(address[1])
         try:
-            return await asyncio.open_connection(address[0], address[1], **tls)
+            return await asyncio.open_connection(host, port, ssl=tls, server_hostname=name)
         except OSError as error:
             failure = error
     raise failure
