@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,20 +94,19 @@ def _load_once(
     meter = output.Meter(f"Loading {record.name}", fmt)
     latest: list[dict[str, Any]] = [{} for _ in nodes]
 
-    def show() -> None:
-        merged = progress.merge_loads(latest)
-        meter.show(merged, progress.load_words(merged))
+    drawing = threading.Lock()  # a thread a node tells
 
     def tell(number: int, event: dict[str, Any]) -> None:
-        latest[number] = event  # one writer an entry; a torn picture of progress does no harm
-        show()
+        with drawing:
+            latest[number] = event
+            merged = progress.merge_loads(latest)
+            meter.show(merged, progress.load_words(merged))
 
     try:
         outcomes = ask_each(nodes, "load", on_event=tell, silence_seconds=SILENCE_SECONDS, **wanted)
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, dict):
-                latest[number] = outcome
-        show()
+                tell(number, outcome)
     finally:
         meter.close()
     return outcomes
