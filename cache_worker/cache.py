@@ -55,6 +55,14 @@ class Counters:
     misses: int = 0
     """Read requests that had to wait for a fill."""
 
+    def sources(self) -> dict[str, int]:
+        """Where bytes came from: read here as far as readers told, from peers, from the origin."""
+        return {
+            "local": self.read_bytes["local"],
+            "peer": self.peer_bytes,
+            "origin": self.origin_bytes,
+        }
+
 
 @dataclass(slots=True)
 class OriginHealth:
@@ -181,9 +189,7 @@ class Cache:
             task.add_done_callback(lambda done: self._filled(version, slot, done))
         return await asyncio.shield(task)
 
-    async def give(
-        self, version: Version, row: int, chunk: int, asked: Asked
-    ) -> memoryview | None:
+    async def give(self, version: Version, row: int, chunk: int, asked: Asked) -> memoryview | None:
         """For a peer: None when the chunk is PRESENT now, else all of its bytes."""
         with version.used():
             for _ in range(ATTEMPTS):

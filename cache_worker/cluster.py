@@ -14,18 +14,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cache_worker.health import Health
-from cache_worker.peers.errors import PeerAbsent, PeerBadBytes, PeerError, PeerUnavailable
+from cache_worker.peers.errors import PeerBadBytes, PeerError, PeerUnavailable
 from cache_worker.placement import Seats, keeper
 from cache_worker.route import HOPS_MAX, Asked, route
 from cacheop.api.chunk import chunk_count, chunk_span
-from cacheop.api.errors import CacheopError, OriginChanged, SuspendedError, WorkerUnavailable
+from cacheop.api.errors import (
+    CacheopError,
+    NotFoundError,
+    OriginChanged,
+    SuspendedError,
+    WorkerUnavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Literal
 
     from cache_worker.members.membership import Membership
-    from cache_worker.peers.client import Fetched, Peers
+    from cache_worker.peers.client import Peers
+    from cache_worker.peers.link import Fetched
     from cache_worker.versions import Version
     from cache_worker.view import Member, View
 
@@ -134,6 +141,11 @@ class Cluster:
         out = self._out(self.view.members)
         return keeper(MANIFEST_KEY, (m for m in self.view.members if m.node not in out))
 
+    def lists(self) -> bool:
+        """Whether that is us."""
+        lister = self.lister()
+        return lister is None or lister.node == self.me
+
     def _out(self, members: Iterable[Member]) -> frozenset[str]:
         """Who of them cannot be asked now."""
         now = time.monotonic()
@@ -166,9 +178,7 @@ class Cluster:
         """The chunk from whoever has it or owns it. Raises what an owner's origin said for good."""
         length = chunk_span(version.index.size(row), chunk)[1]
         wanted = Chunk(version.name, row, chunk, length)
-        order = self._seats.order(
-            version.index.content(row), chunk, ORDER_MEMBERS, draining=True
-        )
+        order = self._seats.order(version.index.content(row), chunk, ORDER_MEMBERS, draining=True)
         if asked is not None and asked.holds:
             giver = self.view.member(asked.node)
             found = await self._copy(wanted, [giver] if giver else [])
@@ -190,7 +200,7 @@ class Cluster:
                 continue
             try:
                 return await self._from_owner(wanted, way.ask, way.copies, asked, failed)
-            except PeerError as error:
+            except (PeerError, NotFoundError) as error:  # not found: it lacks the version
                 log.info("%s did not give a chunk: %s", way.ask.node, error)
                 failed.add(way.ask.node)
                 if not self.health.budget.spend(time.monotonic()):
@@ -365,5 +375,5 @@ class Cluster:
     ) -> tuple[dict[str, Any], bytes | memoryview]:
         try:
             return await self._peers.ask(member, op, meta, seconds)
-        except (PeerAbsent, PeerUnavailable, PeerBadBytes) as error:
+        except PeerError as error:
             raise WorkerUnavailable(f"{member.node} does not answer {op}: {error}") from error

@@ -74,6 +74,10 @@ class Following:
         except TimeoutError:
             log.warning("serving without having heard what version other members have")
 
+    async def has_version(self) -> None:
+        """Return when there is a version."""
+        await self._caught_up.wait()
+
     async def _follow(self) -> None:
         found = newest(self._cluster.view.members)
         mine = self._versions.state.generation
@@ -90,7 +94,7 @@ class Following:
     async def _make_first(self) -> None:
         lister = self._cluster.lister()
         if lister is None or lister.node == self._cluster.me:
-            await self.refresh()
+            await self.list_here()
             return
         answer = await self._cluster.ask(
             lister, "current", {"wait_seconds": CURRENT_WAIT_SECONDS}, 2 * CURRENT_WAIT_SECONDS
@@ -129,7 +133,7 @@ class Following:
             state.generation = max([state.generation, *seen]) + 1
             self._versions.save()
         self._cluster.adopted(found["version"], fresh=True)
-        self._cluster.announce()
+        self._announce()
         return {**found, "generation": state.generation}
 
     async def adopt(
@@ -150,8 +154,12 @@ class Following:
                 self._indexing.choose_version()
             state.generation = max(generation, state.generation)
             self._versions.save()
-            self._cluster.announce()
+            self._announce()
             return found
+
+    def _announce(self) -> None:
+        state = self._versions.state
+        self._cluster.announce(version=self._versions.newest(), generation=state.generation)
 
     async def _fetch(self, version: str, source: Member) -> None:
         root = self._versions.root

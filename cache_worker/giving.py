@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from cache_worker.cache import Cache
 from cache_worker.members.facts import to_meta
 from cache_worker.peers.service import OpenChunk, Provided
 from cache_worker.route import Asked
@@ -23,6 +22,7 @@ from cacheop.api.table import PRESENT, STATE_MASK, SUSPECT
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from cache_worker.cache import Cache
     from cache_worker.following import Following
     from cache_worker.peers.service import Asker
     from cache_worker.versions import Version

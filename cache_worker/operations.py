@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
+from cache_worker.hottest import hottest
 from cacheop.api import names
 from cacheop.api.errors import NotFoundError, ProtocolError, UserError
 
@@ -194,7 +195,9 @@ class WorkerOperations:
     async def _hot(self, session: Session, request: Frame) -> Answer:
         del session
         count = min(HOT_MAX, int(request.meta.get("count", 10)))
-        return {"files": self._worker.hottest(count)}, b""
+        version = self._worker.versions.get()
+        with version.used():
+            return {"files": await hottest(self._worker.store, version, count)}, b""
 
     async def _shutdown(self, session: Session, request: Frame) -> Answer:
         del session, request

@@ -222,7 +222,7 @@ class Store:
             if new:
                 self._holds_nothing(first, chunk_count(size))
             work = self._write_and_hash
-            checksum, inode = await self._do(length, work, fd, data, offset, checksum)
+            found, inode = await self._do(length, work, fd, data, offset, checksum)
             whole = self.inodes.is_at(version.path(row), inode)
         except BaseException as error:
             self.abandon(version, row, chunk)
@@ -233,7 +233,7 @@ class Store:
         if not whole:  # dropped meanwhile: what was written is in no tree any more
             self.abandon(version, row, chunk)
             return False
-        self.table.record(first + chunk, checksum, length)
+        self.table.record(first + chunk, found, length)
         self.table.step(first + chunk, "write")
         self.space.commit(length)
         self.table.used(first, int(time.time()), 0)

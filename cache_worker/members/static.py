@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from cache_worker.view import Member, View
 
-    Ask = Callable[[Member, str, dict[str, Any], float], Awaitable[tuple[Mapping[str, Any], bytes]]]
+    Ask = Callable[
+        [Member, str, dict[str, Any], float],
+        Awaitable[tuple[Mapping[str, Any], bytes | memoryview]],
+    ]
     """ask(member, op, meta, seconds) -> (meta, payload) of the answer. Raises OSError."""
 
 log = logging.getLogger("cacheop.members")

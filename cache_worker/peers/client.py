@@ -68,11 +68,12 @@ class Peers:
         *,
         only_if_present: bool = False,
         hops: int = 1,
+        without: tuple[str, ...] = (),
         seconds: float = FETCH_SECONDS,
     ) -> Fetched:
         """A chunk, verified. A PeerError, or the CacheopError that the peer sent for the chunk."""
         callee = Callee(member.node, member.address)
-        key = Key(callee, "get", version, only_if_present, hops)
+        key = Key(callee, "get", version, only_if_present, hops, without)
         job = self._job(length, seconds)
         job.wanted = Wanted(row, chunk, length)
         try:
@@ -319,7 +320,7 @@ class Peers:
         key = lane.key
         if key.op == "get":
             wanted = tuple(job.wanted for job in jobs if job.wanted is not None)
-            request = Get(key.version, wanted, key.only_if_present, key.hops)
+            request = Get(key.version, wanted, key.only_if_present, key.hops, key.without)
             link.get(request, wait_seconds, arrived=arrived, ended=ended)
             return
         (job,) = jobs

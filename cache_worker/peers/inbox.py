@@ -84,6 +84,8 @@ class Inbox:
             task = self._loop.create_task(self._run(number, coroutine, seconds))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            # One that is cancelled before it began was never awaited: that is as it should be.
+            task.add_done_callback(lambda _, begun=coroutine: begun.close())
 
     async def _run(
         self, number: int, coroutine: Coroutine[Any, Any, object], seconds: float

@@ -38,6 +38,7 @@ class Key(NamedTuple):
     version: str = ""
     only_if_present: bool = False
     hops: int = 0
+    without: tuple[str, ...] = ()
 
     @property
     def is_leaf(self) -> bool:

@@ -41,6 +41,8 @@ class Get:
     wanted: tuple[Wanted, ...]
     only_if_present: bool
     hops: int
+    without: tuple[str, ...] = ()
+    """Nodes that the asker could not get it from: not to be asked on its behalf."""
 
     def to_meta(self) -> dict[str, Any]:
         """The meta of the REQUEST."""
@@ -50,6 +52,7 @@ class Get:
             "chunks": [[w.row, w.chunk, w.length] for w in self.wanted],
             "only_if_present": self.only_if_present,
             "hops": self.hops,
+            **({"without": list(self.without)} if self.without else {}),
         }
 
     @classmethod
@@ -59,6 +62,9 @@ class Get:
         present, hops = meta.get("only_if_present", False), meta.get("hops", 1)
         if not is_name(version) or not isinstance(present, bool) or not is_count(hops):
             raise ProtocolError("get: version, only_if_present or hops is wrong")
+        without = meta.get("without", [])
+        if not isinstance(without, list) or not all(map(is_name, without)):
+            raise ProtocolError("get: without is not a list of nodes")
         if not isinstance(chunks, list) or not 0 < len(chunks) <= BATCH_CHUNKS:
             raise ProtocolError(f"get: 1 to {BATCH_CHUNKS} chunks may be asked for at once")
         wanted = []
@@ -68,7 +74,7 @@ class Get:
             wanted.append(Wanted(*item))
         if sum(w.length for w in wanted) > BATCH_BYTES:
             raise ProtocolError(f"get: more than {BATCH_BYTES} bytes at once")
-        return cls(str(version), tuple(wanted), present, hops)
+        return cls(str(version), tuple(wanted), present, hops, tuple(without))
 
 
 def is_count(value: object) -> bool:

@@ -59,6 +59,7 @@ class Service(Protocol):
         *,
         only_if_present: bool,
         hops: int,
+        without: tuple[str, ...],
         asker: Asker,
     ) -> Provided | None:
         """Get an absent chunk, on the loop. None: it is present now. Or a CacheopError.

@@ -234,6 +234,7 @@ class Serving:
                 wanted.length,
                 only_if_present=request.only_if_present,
                 hops=request.hops,
+                without=request.without,
                 asker=self.asker,
             )
             work.append((number, provide))
