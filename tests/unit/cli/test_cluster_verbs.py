@@ -35,7 +35,7 @@ def test_one_node_is_asked_as_ever(cacheop):
 def test_replicas(cacheop):
     record = cacheop.fake(nodes=2)
     shown = cacheop("load", "--replicas", "all").stdout
-    assert "loaded 8 files, 2.0 KiB (all 2 copies counted); 0 failed" in shown
+    assert "loaded 8 files, 2.0 KiB (each of 2 copies counted); 0 failed" in shown
     assert asked(record, "load", 1)[0]["replicas"] == "all"
     assert cacheop("load", "--replicas", "2").returncode == 0
     assert asked(record, "load", 1)[1]["replicas"] == 2
@@ -100,7 +100,7 @@ def test_an_error_of_one_node_ends_the_load_on_all(cacheop):
     begin = time.monotonic()
     assert cacheop.fails(4, "load", "--path", "x") == "no /x"
     assert time.monotonic() - begin < 10
-    wait_until(lambda: (record.nodes[0].root / "cancelled").exists())
+    wait_until((record.nodes[0].root / "cancelled").exists)
 
 
 def test_a_deaf_node_delays_status_once_not_once_for_each(cacheop):
