@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("cacheop.worker")
 
 LOOK_SECONDS = 1.0
+FIRST_LOOK_SECONDS = 0.1
+"""The same while there is no version: who lists may have been started a moment after us."""
 CATCH_UP_SECONDS = 3.0
 """How long new mounts wait to hear what the cluster's version is."""
 CURRENT_WAIT_SECONDS = 5.0
@@ -65,7 +67,8 @@ class Following:
                 await self._follow()
             except (CacheopError, OSError) as error:
                 log.warning("cannot follow the cluster's version: %s", error)
-            await self._cluster.changed(LOOK_SECONDS)
+            pause = LOOK_SECONDS if self._versions.current() else FIRST_LOOK_SECONDS
+            await self._cluster.changed(pause)
 
     async def caught_up(self) -> None:
         """Return when it is known what the cluster's version is, or cannot be learned soon."""

@@ -9,6 +9,7 @@ import select
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cacheop.api.errors import CacheopError, ProtocolError, WorkerUnavailable
@@ -84,8 +85,7 @@ class Inbox:
             task = self._loop.create_task(self._run(number, coroutine, seconds))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            # One that is cancelled before it began was never awaited: that is as it should be.
-            task.add_done_callback(lambda _, begun=coroutine: begun.close())
+            task.add_done_callback(partial(_ended, coroutine))
 
     async def _run(
         self, number: int, coroutine: Coroutine[Any, Any, object], seconds: float
@@ -109,3 +109,8 @@ class Inbox:
     def _cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
+
+
+def _ended(coroutine: Coroutine[Any, Any, object], _: object) -> None:
+    """One that was cancelled before it began was never awaited: that is as it should be."""
+    coroutine.close()
