@@ -149,6 +149,16 @@ def hit_ratio(nodes: Iterable[Mapping[str, Any]]) -> float | None:
 OVERVIEW_HEAD = ("DATASET", "PHASE", "VERSION", "FILES", "SIZE", "CACHED", "HIT", "ORIGIN", "MOUNT")
 
 
+def cached(dataset: Mapping[str, Any]) -> str:
+    """How much is cached: a percentage on one node; on several, how often they hold the Dataset.
+
+    Which of what they hold are copies of each other, nobody can tell from the sums.
+    """
+    total = dataset["bytes_total"]
+    share = dataset["cached_bytes"] / total if total else None
+    return percent(share) if len(dataset["nodes"]) == 1 else times(share)
+
+
 def overview_row(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     """One line of the list of all Datasets; `dataset` is a `summary`."""
     total = dataset["bytes_total"]
@@ -158,7 +168,7 @@ def overview_row(dataset: Mapping[str, Any]) -> tuple[str, ...]:
         dataset["version"] or UNKNOWN,
         count(dataset["file_count"]),
         size(total),
-        percent(dataset["cached_bytes"] / total if total else None),
+        cached(dataset),
         percent(dataset["hit_ratio"]),
         times(dataset["origin_ratio"]),
         dataset["mount"] or UNKNOWN,
@@ -250,8 +260,7 @@ def headline(dataset: Mapping[str, Any]) -> str:
     suspended = ", suspended" if any(n.get("suspended") for n in nodes) else ""
     if not total:
         return f"{dataset['phase']}{suspended}"
-    copies = len([n for n in nodes if n.get("running")]) or 1
-    share = percent(dataset["cached_bytes"] / total / copies)
+    share = cached(dataset) + (f" the Dataset on {len(nodes)} nodes" if len(nodes) > 1 else "")
     hit = percent(dataset["hit_ratio"]) if dataset["hit_ratio"] is not None else "nothing read yet"
     return (
         f"{dataset['phase']}{suspended}: {share} cached, hit ratio {hit}, "

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
+import subprocess
 import time
 
 import pytest
@@ -276,3 +279,20 @@ def test_top_on_a_terminal(cacheop):
     assert code == 0
     assert shown.count("train/a") >= 2
     assert "^C ends" in shown
+
+
+def test_top_ends_well_by_interrupt(cacheop):
+    cacheop.fake(nodes=2)
+    ours, theirs = pty.openpty()
+    top = subprocess.Popen(
+        cacheop.command("top"),
+        env=cacheop.environment | {"TERM": "xterm-256color"},
+        stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while b"node-1" not in shown:
+        shown += os.read(ours, 1 << 16)
+    top.send_signal(signal.SIGINT)
+    assert top.wait(20) == 0
+    os.close(ours)

@@ -109,3 +109,21 @@ def test_every_mount_is_told():
     lines = view.detail_lines(found)
     assert any(line.endswith("and below /mnt/x (mount mode ZeroOpen: small)") for line in lines)
     assert "mounted at /mnt/y (mount mode Native: all here), version cd" in lines
+
+
+def test_what_several_nodes_hold_is_told_in_datasets():
+    third = [node(node=f"node-{k}", cached_bytes=30) for k in range(3)]
+    found = view.summary(record(3), third)
+    assert view.headline(found).startswith("Ready: 0.90 x the Dataset on 3 nodes cached, hit")
+    assert "0.90 x" in view.overview_row(found)
+    alone = view.summary(record(), [node(cached_bytes=30)])
+    assert view.headline(alone).startswith("Ready: 30.0 % cached, hit")
+    assert "30.0 %" in view.overview_row(alone)
+
+
+def test_a_node_that_is_meant_to_be_stopped_is_no_worse_phase():
+    stopped = {"node": "node-1", "running": False, "phase": "Stopped"}
+    assert view.summary(record(2), [node(), stopped])["phase"] == "Ready"
+    assert view.node_row(stopped)[:2] == ("node-1", "stopped")
+    assert view.is_as_wanted(stopped)
+    assert not view.is_as_wanted({"node": "node-1", "running": False, "phase": "NotRunning"})
