@@ -29,6 +29,7 @@ REQUEST, RESPONSE, ERROR, EVENT = 1, 2, 3, 4
 HEADER = struct.Struct("<2sBBIII")
 META_MAX_BYTES = 1 << 20
 PAYLOAD_MAX_BYTES = 64 << 20
+_encode_json = json.JSONEncoder(separators=(",", ":")).encode  # made once: json.dumps does it anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Frame:
 
 def encode_head(kind: int, request_id: int, meta: dict[str, Any], payload_bytes: int) -> bytes:
     """Header and meta of a frame whose payload of `payload_bytes` the caller sends itself."""
-    body = json.dumps(meta, separators=(",", ":")).encode()
+    body = _encode_json(meta).encode()
     if len(body) > META_MAX_BYTES or payload_bytes > PAYLOAD_MAX_BYTES:
         raise ProtocolError(f"frame too large: meta {len(body)} bytes, payload {payload_bytes}")
     return HEADER.pack(MAGIC, VERSION, kind, request_id, len(body), payload_bytes) + body
@@ -88,16 +89,19 @@ def decode_meta(body: bytes | memoryview) -> dict[str, Any]:
 class Decoder:
     """Feeds on bytes as they arrive and gives whole frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, payload_max_bytes: int = PAYLOAD_MAX_BYTES) -> None:
         self._buffer = bytearray()
+        self._payload_max_bytes = payload_max_bytes
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
+    def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
         """Add `data`; yield every frame that is now whole. Raises ProtocolError."""
         self._buffer += data
         while len(self._buffer) >= HEADER.size:
             kind, request_id, meta_bytes, payload_bytes = decode_header(
                 bytes(self._buffer[: HEADER.size])
             )
+            if payload_bytes > self._payload_max_bytes:
+                raise ProtocolError(f"a payload of {payload_bytes} bytes is not expected here")
             end = HEADER.size + meta_bytes + payload_bytes
             if len(self._buffer) < end:
                 return
