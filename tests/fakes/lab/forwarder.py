@@ -1,8 +1,8 @@
-"""`python -m tests.fakes.lab.forwarder LISTEN TARGET DELAY_SECONDS FLIP_AFTER_BYTES`: a man in the middle.
+"""A man in the middle: `python -m tests.fakes.lab.forwarder LISTEN TARGET DELAY FLIP_AFTER`.
 
-Forwards TCP from LISTEN to TARGET (host:port both), each byte DELAY_SECONDS after it came, in both
-directions, at any rate. With FLIP_AFTER_BYTES > 0 one bit is turned over in what TARGET sends, every so many bytes.
-Ends when its standard input does. Prints a line when it listens.
+Forwards TCP from LISTEN to TARGET (host:port both), each byte DELAY seconds after it came, in both
+directions, at any rate. With FLIP_AFTER > 0 a bit is turned over in what TARGET sends, every so
+many bytes. Ends when its standard input does. Prints a line when it listens.
 """
 
 from __future__ import annotations

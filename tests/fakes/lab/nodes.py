@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cacheop.api import names
 from tests.fakes.running_worker import RunningWorker
 
 if TYPE_CHECKING:
@@ -51,6 +52,20 @@ class LabNode(RunningWorker):
         self.host.kill()
         if self.process:
             self.process.wait(10)
+
+    def wipe(self) -> None:
+        """Kill it and take its cache away."""
+        self.kill()
+        shutil.rmtree(self.directory / "cache", ignore_errors=True)
+
+    @property
+    def version(self) -> str:
+        """The newest version that it has, whether it runs or not."""
+        found = sorted(
+            (self.root / names.MANIFEST_DIR).glob("*.slots"),
+            key=lambda path: path.stat().st_mtime_ns,
+        )
+        return found[-1].stem if found else ""
 
     @contextlib.contextmanager
     def interposed(self, *, delay_seconds: float = 0.0, flip_after: int = 0) -> Iterator[None]:
@@ -111,9 +126,7 @@ def cluster(
             "token_file": str(token),
         }
 
-    return [
-        LabNode(host, directory / host.name, mounts, **known(host), **config) for host in hosts
-    ]
+    return [LabNode(host, directory / host.name, mounts, **known(host), **config) for host in hosts]
 
 
 @contextlib.contextmanager
@@ -127,5 +140,4 @@ def running(nodes: Sequence[LabNode]) -> Iterator[Sequence[LabNode]]:
         yield nodes
     finally:
         for node in nodes:
-            node.kill()
-            shutil.rmtree(node.directory, ignore_errors=True)
+            node.wipe()

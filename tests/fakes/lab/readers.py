@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ class Seen:
     began: float
     ended: float
     bytes: int
+    cpu_seconds: float
     reads: list[tuple[float, float, int]]
     """(moment of the end, seconds, bytes) of each."""
     wrong: list[Any]
@@ -111,7 +112,7 @@ class Readers:
                 if pipe and not pipe.closed:
                     pipe.close()
 
-    def __enter__(self) -> Readers:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

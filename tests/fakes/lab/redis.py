@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ class LabRedis:
             self._process.wait(10)
             self._process = None
 
-    def __enter__(self) -> LabRedis:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
