@@ -22,6 +22,9 @@ def measure(place: Place) -> list[Row]:
     place.shape(place.sizes.link_mbit)
     *first, joiner = place.nodes(5, files)
 
+    late: list[Seen] = []
+    readers: Readers | None = None
+
     def join(*_: object) -> None:
         nonlocal readers
         wait_filled(first[0], files, 0.5)
@@ -29,8 +32,6 @@ def measure(place: Place) -> list[Row]:
         readers = Readers([joiner], files, seed=2)
         readers.start()
 
-    late: list[Seen] = []
-    readers: Readers | None = None
     try:
         with running(first):
             fill = place.fill(first, files, during=join)

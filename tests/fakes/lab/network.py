@@ -111,8 +111,10 @@ class Host:
         _shape(self._switch, self._port, down_mbit)
 
     def link(self, *, up: bool) -> None:
-        """Pull the cable, or put it back. Neither side is told: packets are gone."""
+        """Pull the cable, or put it back. Connections are not told: packets are gone."""
         _run("ip", "-n", self._switch, "link", "set", self._port, "up" if up else "down")
+        if up:
+            _await_forwarding(self._switch, [self._port])
 
     def sent_bytes(self) -> int:
         """Everything that left the host, with headers and what was sent again."""
@@ -218,6 +220,7 @@ class Lab:
             ]
             _run("ip", "-n", host.namespace, "-batch", "-", given="\n".join(inside))
         _run("ip", "-n", self._switch, "-batch", "-", given="\n".join(lines))
+        _await_forwarding(self._switch, [host._port for host in self.hosts])
 
 
 def sweep() -> None:
@@ -226,6 +229,22 @@ def sweep() -> None:
         owner = path.name.split(".")[1]
         if not Path(f"/proc/{owner}").exists():
             _remove(f"{PREFIX}.{owner}.")
+
+
+def _await_forwarding(switch: str, ports: Sequence[str]) -> None:
+    """The switch uses a new link when the kernel has told it so: up to a second later."""
+    deadline = time.monotonic() + END_SECONDS
+    while True:
+        links = json.loads(_run("ip", "-n", switch, "-d", "-j", "link", "show"))
+        states = {
+            link["ifname"]: link.get("linkinfo", {}).get("info_slave_data", {}).get("state")
+            for link in links
+        }
+        if all(states.get(port) == "forwarding" for port in ports):
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the switch does not use {ports}: {states}")
+        time.sleep(0.02)
 
 
 def _remove(prefix: str) -> None:
