@@ -13,7 +13,9 @@ VERBS = {
     "work": "cache_worker.worker",
     "mount": "cache_worker.mounts.server",
     "index": "cache_worker.listing",
+    "adopt": "cache_worker.adopt",
     "drop": "cache_worker.drop",
+    "redis-acl": "cache_worker.members.acl",
     "fsspec-origin": "cache_worker.origins.fsspec_child",
 }
 

@@ -1,7 +1,8 @@
-"""The read path: the only file that knows the order store -> origin, and single flight.
+"""The read path: the only file that knows the order store -> peers -> origin, and single flight.
 
     read -> which chunks of the span are missing -> ensure each -> the reader reads the file itself
     ensure -> present? -> somebody filling it already? -> verify | reserve, fetch, write -> present
+    fetch -> a peer that owns it or has a copy (cluster.py) -> else, as its owner, the origin
 
 A cache fault is never the reader's fault: without room or with a broken disk the bytes come back in
 the answer. Only an origin's error reaches the reader.
@@ -23,7 +24,9 @@ from cacheop.api.table import PRESENT, SUSPECT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cache_worker.cluster import Cluster
     from cache_worker.origins import Origin
+    from cache_worker.route import Asked
     from cache_worker.store import Store
     from cache_worker.versions import Version
 
@@ -40,6 +43,10 @@ class Counters:
     """`origin_bytes` by the version that asked."""
     demand_origin_bytes: int = 0
     """The part of `origin_bytes` that a reader waited for."""
+    hedged_origin_bytes: int = 0
+    """The part of `origin_bytes` read in place of an owner that was there, but too slow."""
+    peer_bytes: int = 0
+    """Bytes of chunks that came from peers."""
     origin_requests: dict[str, int] = field(default_factory=lambda: {"get": 0, "list": 0})
     origin_errors: int = 0
     read_bytes: dict[str, int] = field(default_factory=lambda: {"local": 0, "through": 0})
@@ -47,6 +54,14 @@ class Counters:
     read_requests: dict[str, int] = field(default_factory=lambda: {"local": 0, "through": 0})
     misses: int = 0
     """Read requests that had to wait for a fill."""
+
+    def sources(self) -> dict[str, int]:
+        """Where bytes came from: read here as far as readers told, from peers, from the origin."""
+        return {
+            "local": self.read_bytes["local"],
+            "peer": self.peer_bytes,
+            "origin": self.origin_bytes,
+        }
 
 
 @dataclass(slots=True)
@@ -73,6 +88,8 @@ class Cache:
         self.counters = Counters()
         self.origin_health = OriginHealth()
         self.suspended = False
+        self.cluster: Cluster | None = None
+        """Where neighbours are asked; None = this node is alone."""
         self._origin_of = origin_of
         self._flow = Flow()
         self._fills: dict[int, asyncio.Task[bool | memoryview]] = {}
@@ -146,12 +163,18 @@ class Cache:
         return await self._fetch(version, row, first, end - first, demand=True)
 
     async def ensure(
-        self, version: Version, row: int, chunk: int, *, demand: bool = True
+        self,
+        version: Version,
+        row: int,
+        chunk: int,
+        *,
+        demand: bool = True,
+        asked: Asked | None = None,
     ) -> bool | memoryview:
         """True: the chunk is PRESENT. False: there is no room for it. Bytes: could not be stored.
 
         One fill per chunk, however many ask and whichever version they read; a waiter that goes
-        away does not stop it.
+        away does not stop it. `asked`: it is a peer that asks.
         """
         slot = version.slots.first_slot(row) + chunk
         if self.store.table.state(slot) == PRESENT:
@@ -161,10 +184,19 @@ class Cache:
             # The version stays until the fill is done, also when nobody waits for it any more: its
             # slots would be given to other files, and its tree is where we write.
             version.use()
-            task = asyncio.create_task(self._fill(version, row, chunk, demand=demand))
+            task = asyncio.create_task(self._fill(version, row, chunk, demand, asked))
             self._fills[slot] = task
             task.add_done_callback(lambda done: self._filled(version, slot, done))
         return await asyncio.shield(task)
+
+    async def give(self, version: Version, row: int, chunk: int, asked: Asked) -> memoryview | None:
+        """For a peer: None when the chunk is PRESENT now, else all of its bytes."""
+        with version.used():
+            for _ in range(ATTEMPTS):
+                found = await self.ensure(version, row, chunk, asked=asked)
+                if found is not False:  # False: joined the fill of a reader who wants a part only
+                    return None if found is True else found
+            return await self._obtain(version, row, chunk, demand=True, asked=asked)
 
     def _filled(self, version: Version, slot: int, task: asyncio.Task[bool | memoryview]) -> None:
         del self._fills[slot]
@@ -173,27 +205,57 @@ class Cache:
             task.exception()  # retrieved: whoever waited has it; nobody may have waited any more
 
     async def _fill(
-        self, version: Version, row: int, chunk: int, *, demand: bool
+        self, version: Version, row: int, chunk: int, demand: bool, asked: Asked | None
     ) -> bool | memoryview:
         slot = version.slots.first_slot(row) + chunk
         if self.store.table.state(slot) == SUSPECT:
             await self.store.verify(version, row, chunk)
         if self.store.table.state(slot) == PRESENT:  # verified, by us or in the background
             return True
-        offset, length = chunk_span(version.index.size(row), chunk)
-        if self.suspended:
-            raise SuspendedError(
-                f"{version.index.path(row)} is not in the cache and the Dataset is suspended",
-                hint="`cacheop resume` lets it read the origin again",
-            )
-        if not self.store.reserve(version, row, chunk):
-            return False
+        cluster = self.cluster
+        if self.suspended and cluster is None:
+            raise self._suspended(version, row)
+        ours = cluster is None or cluster.is_ours(version, row, chunk)
+        reserved = self.store.reserve(version, row, chunk, copy=not ours)
+        if not reserved and ours and asked is None:
+            return False  # only the part that is read comes from the origin
         try:
-            data = await self._fetch(version, row, offset, length, demand=demand)
+            data, checksum = await self._obtain_checked(version, row, chunk, demand, asked)
         except BaseException:
-            self.store.abandon(version, row, chunk)
+            if reserved:
+                self.store.abandon(version, row, chunk)
             raise
-        return True if await self.store.write(version, row, chunk, data) else data
+        if reserved and await self.store.write(version, row, chunk, data, checksum):
+            return True
+        return data
+
+    async def _obtain(
+        self, version: Version, row: int, chunk: int, *, demand: bool, asked: Asked | None
+    ) -> memoryview:
+        return (await self._obtain_checked(version, row, chunk, demand, asked))[0]
+
+    async def _obtain_checked(
+        self, version: Version, row: int, chunk: int, demand: bool, asked: Asked | None
+    ) -> tuple[memoryview, int | None]:
+        """(bytes of the whole chunk, their checksum if it is known) from a peer or the origin."""
+        offset, length = chunk_span(version.index.size(row), chunk)
+        in_place_of_slow = False
+        if self.cluster is not None and length:
+            found = await self.cluster.fetch(version, row, chunk, asked)
+            if found.data is not None:
+                self.counters.peer_bytes += length
+                return found.data, found.checksum
+            in_place_of_slow = found.hedged
+        data = await self._fetch(version, row, offset, length, demand=demand)
+        if in_place_of_slow:
+            self.counters.hedged_origin_bytes += length
+        return data, None
+
+    def _suspended(self, version: Version, row: int) -> SuspendedError:
+        return SuspendedError(
+            f"{version.index.path(row)} is not in the cache and the Dataset is suspended",
+            hint="`cacheop resume` lets it read the origin again",
+        )
 
     async def _fetch(
         self, version: Version, row: int, offset: int, length: int, *, demand: bool
@@ -203,7 +265,7 @@ class Cache:
         if length == 0:
             return memoryview(b"")
         if self.suspended:
-            raise SuspendedError(f"{index.path(row)} is not in the cache; the Dataset is suspended")
+            raise self._suspended(version, row)
         obj = OriginObject(
             key=index.origin_key(row),
             size_bytes=index.size(row),

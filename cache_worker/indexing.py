@@ -15,7 +15,7 @@ from cacheop.api import names
 from cacheop.api.errors import CacheopError, SuspendedError, UserError, from_wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from cache_worker.cache import Cache
     from cache_worker.settings import Settings
@@ -90,6 +90,28 @@ class Indexing:
         finally:
             self.running = None
 
+    async def adopt(self, version: str, fetch: Callable[[], Awaitable[None]]) -> dict[str, Any]:
+        """Take over a version that another node listed; `fetch` brings its files here."""
+        self.running = Running()
+        try:
+            await self._finish_drops()
+            async with self._manifests:
+                await fetch()
+                found: dict[str, Any] = {}
+                async for line in self._child("adopt", str(self._settings.path), version):
+                    found = line
+                    self._progress(line)
+                self._take(found)
+        except CacheopError as error:
+            self.error = error
+            raise
+        else:
+            self.error = None
+            log.info("version %s: %d files, from a peer", version, found["files"])
+            return found
+        finally:
+            self.running = None
+
     def _progress(self, line: dict[str, Any]) -> None:
         if "error" in line:
             raise from_wire(line)
@@ -121,8 +143,7 @@ class Indexing:
         """
         versions, wanted = self._store.versions, self._settings.dataset.spec.version
         found = not wanted or wanted in versions.state.kept
-        newest = versions.state.kept[-1] if versions.state.kept else ""
-        current = (wanted or newest) if found else ""
+        current = (wanted or versions.newest()) if found else ""
         if versions.state.current != current:
             versions.state.current = current
             versions.save()

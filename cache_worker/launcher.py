@@ -1,7 +1,8 @@
 """The launcher: `python -m cache_worker run CONFIG`, what `cacheop up` starts for a node.
 
 Keeps supervisor and (where CONFIG has mounts) holder alive, as kubelet does on Kubernetes: two
-processes that give each other the mounts' fds back, so that either may be killed at any time.
+processes that give each other the mounts' fds back, so that either may be killed at any time. Where
+CONFIG has `redis_admin`, it keeps who sets the Dataset's Redis user (members/acl.py) alive too.
 """
 
 from __future__ import annotations
@@ -34,11 +35,16 @@ class Launcher:
         self._holder: Child | None = None
         if self._brief.targets:
             self._holder = Child("holder", ["hold", config], death=signal.SIGTERM)
+        self._acl: Child | None = None
+        if self._brief.redis_admin:
+            self._acl = Child(
+                "keeper of the Redis user", ["redis-acl", config], death=signal.SIGTERM
+            )
 
     def run(self) -> int:
         """Until a signal, or until a child ends for good; the exit code. Called once."""
         try:
-            for child in (self._holder, self._supervisor):
+            for child in (self._acl, self._holder, self._supervisor):
                 if child is not None:
                     self._children.add(child)
             return self._watch()
@@ -54,7 +60,7 @@ class Launcher:
             for child, code in self._children.reap():
                 if code == EXIT_BAD_INPUT or (code == 0 and child is self._supervisor):
                     # A holder that refuses to begin has mounted nothing.
-                    self._mounts = child is self._supervisor
+                    self._mounts = child is not self._holder
                     return code
                 report(f"the {child.name} (pid {child.pid_before}) {how(code)}, starting it again")
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from cache_worker.keys import Ints, Mask
     from cache_worker.origins import Listing
+    from cacheop.api.index import Index
 
 VERSION_DIGITS = 16
 MOUNTS_MAX = 256  # the index has one byte for it
@@ -300,6 +301,15 @@ def _version(mounts: object, columns: Mapping[str, memoryview]) -> str:
             digest.update(b"%s %d\n" % (name.encode(), column.nbytes))
             digest.update(column)
     return digest.hexdigest()[:VERSION_DIGITS]
+
+
+def version_of(index: Index) -> str:
+    """The version that an index file names by what it says; StoreError if it cannot be read.
+
+    A proof that it arrived whole: to be compared with the name that it goes by.
+    """
+    columns = {name: memoryview(getattr(index, f"_{name}")).cast("B") for name, _ in COLUMNS}
+    return _version(index.meta["mounts"], columns)
 
 
 def _section_table(sections: Sequence[memoryview]) -> bytes:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from cache_worker.flow import Rate
-from cache_worker.load import Load
+from cache_worker.hottest import hottest
 from cacheop.api import names
 from cacheop.api.errors import NotFoundError, ProtocolError, UserError
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 0.25
 READ_MAX_BYTES = 64 << 20
+DRAIN_SECONDS = 300.0
+HOT_MAX = 1000
 PINNED = "a Native mount shows these files: unmount it first"
 
 
@@ -115,7 +116,7 @@ class WorkerOperations:
 
     async def _refresh(self, session: Session, request: Frame) -> Answer:
         latest: list[Running] = []
-        refresh = asyncio.ensure_future(self._worker.indexing.refresh(latest.append))
+        refresh = asyncio.ensure_future(self._worker.refresh(latest.append))
         try:
             while not (await asyncio.wait({refresh}, timeout=PROGRESS_SECONDS))[0]:
                 if latest:
@@ -129,9 +130,8 @@ class WorkerOperations:
         worker = self._worker
         version = worker.versions.get(str(request.meta.get("version", "")))
         rows = _rows(version, request.meta.get("paths") or [])
-        rate = Rate(worker.settings.dataset.spec.prefetch.max_origin_bytes_per_second)
         version.use()
-        load = Load(worker.cache, version, rows, rate)
+        load = worker.load(version, rows, _replicas(request.meta))
         task = asyncio.create_task(load.run())
         try:
             while not (await asyncio.wait({task}, timeout=PROGRESS_SECONDS))[0]:
@@ -182,10 +182,34 @@ class WorkerOperations:
         self._worker.suspend(False)
         return {}, b""
 
+    async def _drain(self, session: Session, request: Frame) -> Answer:
+        drain, seconds = self._worker.drain(), float(request.meta.get("seconds", DRAIN_SECONDS))
+        task = asyncio.create_task(drain.run(seconds))
+        try:
+            while not (await asyncio.wait({task}, timeout=PROGRESS_SECONDS))[0]:
+                await session.send_event(request.request_id, drain.progress.report())
+            return await task, b""
+        finally:
+            task.cancel()
+
+    async def _hot(self, session: Session, request: Frame) -> Answer:
+        del session
+        count = min(HOT_MAX, int(request.meta.get("count", 10)))
+        version = self._worker.versions.get()
+        with version.used():
+            return {"files": await hottest(self._worker.store, version, count)}, b""
+
     async def _shutdown(self, session: Session, request: Frame) -> Answer:
         del session, request
         asyncio.get_running_loop().call_later(0.05, self._worker.stop)
         return {}, b""
+
+
+def _replicas(meta: dict[str, Any]) -> int | None:
+    """On how many nodes each chunk is to be, where this node loads its share; None = all here."""
+    if not meta.get("share") or meta.get("replicas") == "all":
+        return None
+    return int(meta.get("replicas", 1))
 
 
 def _rows(version: Version, paths: list[str]) -> list[range]:

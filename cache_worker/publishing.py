@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cache_worker.cache import Cache
+    from cache_worker.clustered import Clustered
     from cache_worker.indexing import Indexing
     from cache_worker.settings import Settings
     from cache_worker.versions import Version
@@ -32,8 +33,14 @@ class Publishing:
     """Answers `publish`. Runs on the worker's loop."""
 
     def __init__(
-        self, settings: Settings, cache: Cache, indexing: Indexing, is_verifying: Callable[[], bool]
+        self,
+        settings: Settings,
+        cache: Cache,
+        indexing: Indexing,
+        is_verifying: Callable[[], bool],
+        clustered: Clustered | None = None,
     ) -> None:
+        self._clustered = clustered
         self._settings, self._cache, self._indexing = settings, cache, indexing
         self._store = cache.store
         self._is_verifying = is_verifying
@@ -42,6 +49,8 @@ class Publishing:
 
     async def publish(self, name: str) -> dict[str, Any]:
         """See docs/protocol.md. Waits until there is such a version; raises CacheopError."""
+        if self._clustered is not None and not name:
+            await self._clustered.following.caught_up()
         version = await self._version(name)
         options = self._settings.dataset.spec.mount
         with version.used():

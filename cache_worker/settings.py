@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cache_worker.members import settings as members
 from cacheop.api.dataset import parse_dataset
 from cacheop.api.errors import UserError
 
@@ -47,6 +48,8 @@ class Settings:
     mounts: tuple[MountTarget, ...] = field(default=())
     mount_processes: int = 0
     """How many processes serve a mount; 0 = as many as its mode and this machine ask for."""
+    cluster: members.Cluster = field(default=members.Cluster())
+    """Fields zone, peers, members and redis_admin: see cache_worker/members/settings.py."""
 
 
 def load(path: str | Path) -> Settings:
@@ -70,6 +73,7 @@ def load(path: str | Path) -> Settings:
                 for m in raw.get("mounts", [])
             ),
             mount_processes=int(raw.get("mount_processes") or 0),
+            cluster=members.parse(raw, raw["node"]),
         )
     except (OSError, ValueError, KeyError) as error:
         if isinstance(error, UserError):

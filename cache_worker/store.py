@@ -22,7 +22,7 @@ from cacheop.api.chunk import chunk_count, chunk_span
 from cacheop.api.table import COMPLETE, PRESENT, STATE_MASK, SUSPECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from concurrent.futures import Executor
 
     from cache_worker.disk import Disk
@@ -165,6 +165,13 @@ class Store:
         self.table.complete_if_whole(first, chunk_count(version.index.size(row)))
         return True
 
+    async def recheck(self, version: Version, row: int, chunk: int) -> bool:
+        """Look once more at a chunk that somebody got bad bytes of; what is bad is dropped."""
+        slot = version.slots.first_slot(row) + chunk
+        if self.table.state(slot) == PRESENT:
+            self.table.step(slot, "distrust")
+        return await self.verify(version, row, chunk)
+
     def _checksum_on_disk(self, path: str, offset: int, length: int) -> int | None:
         try:
             data = self._read_file(path, offset, length, "STORE:VERIFY")
@@ -174,14 +181,17 @@ class Store:
 
     # -- filling ----------------------------------------------------------------------------------
 
-    def reserve(self, version: Version, row: int, chunk: int) -> bool:
-        """Take room for an ABSENT chunk, evicting if need be. False: read it through instead."""
+    def reserve(self, version: Version, row: int, chunk: int, *, copy: bool = False) -> bool:
+        """Take room for an ABSENT chunk, evicting if need be. False: read it through instead.
+
+        `copy`: another node owns it, so nothing that we own is evicted for it.
+        """
         length = chunk_span(version.index.size(row), chunk)[1]
         if self.fault() or self.pinned_above_quota():
             return False
         needed = self.space.to_evict(length)
         if needed and length <= self.space.limit_bytes:
-            self.evict(needed)
+            self.evict(needed, only_copies=copy)
         if not self.space.reserve(length):
             return False
         self.table.step(version.slots.first_slot(row) + chunk, "reserve")
@@ -192,8 +202,18 @@ class Store:
         self.space.release(chunk_span(version.index.size(row), chunk)[1])
         self.table.step(version.slots.first_slot(row) + chunk, "abandon")
 
-    async def write(self, version: Version, row: int, chunk: int, data: memoryview) -> bool:
-        """Store a reserved chunk and flag it PRESENT. False if the disk failed (then abandoned)."""
+    async def write(
+        self,
+        version: Version,
+        row: int,
+        chunk: int,
+        data: memoryview,
+        checksum: int | None = None,
+    ) -> bool:
+        """Store a reserved chunk and flag it PRESENT. False if the disk failed (then abandoned).
+
+        `checksum` is known of what a peer gave, and was checked already.
+        """
         size = version.index.size(row)
         first = version.slots.first_slot(row)
         offset, length = chunk_span(size, chunk)
@@ -201,7 +221,8 @@ class Store:
             fd, new = self.inodes.open_for_fill(version, row, size)
             if new:
                 self._holds_nothing(first, chunk_count(size))
-            checksum, inode = await self._do(length, self._write_and_hash, fd, data, offset)
+            work = self._write_and_hash
+            found, inode = await self._do(length, work, fd, data, offset, checksum)
             whole = self.inodes.is_at(version.path(row), inode)
         except BaseException as error:
             self.abandon(version, row, chunk)
@@ -212,7 +233,7 @@ class Store:
         if not whole:  # dropped meanwhile: what was written is in no tree any more
             self.abandon(version, row, chunk)
             return False
-        self.table.record(first + chunk, checksum, length)
+        self.table.record(first + chunk, found, length)
         self.table.step(first + chunk, "write")
         self.space.commit(length)
         self.table.used(first, int(time.time()), 0)
@@ -222,11 +243,15 @@ class Store:
             self.evict(excess)
         return True
 
-    def _write_and_hash(self, fd: int, data: memoryview, offset: int) -> tuple[int, os.stat_result]:
+    def _write_and_hash(
+        self, fd: int, data: memoryview, offset: int, checksum: int | None
+    ) -> tuple[int, os.stat_result]:
         """(checksum, what was written to). Closes `fd`: it must live as long as a thread writes."""
         try:
             self._disk.write_at("STORE:WRITE", fd, data, offset)
-            return xxhash.xxh3_64_intdigest(data), os.fstat(fd)
+            if checksum is None:
+                checksum = xxhash.xxh3_64_intdigest(data)
+            return checksum, os.fstat(fd)
         finally:
             os.close(fd)
 
@@ -235,12 +260,14 @@ class Store:
         self.table.incomplete(first)
         self.space.dropped(self._drop_chunks(first, count)[0])
 
-    def _drop_chunks(self, first: int, count: int) -> tuple[int, list[int]]:
-        """Unflag what is here of a file's chunks. (bytes, chunks)."""
+    def _drop_chunks(
+        self, first: int, count: int, keep: Collection[int] = ()
+    ) -> tuple[int, list[int]]:
+        """Unflag what is here of a file's chunks, but for those to `keep`. (bytes, chunks)."""
         here = [
             chunk
             for chunk, state in enumerate(self.table.states(first, count))
-            if state in (PRESENT, SUSPECT)
+            if state in (PRESENT, SUSPECT) and chunk not in keep
         ]
         for chunk in here:
             self.table.step(first + chunk, "drop")
@@ -256,19 +283,23 @@ class Store:
 
     # -- dropping ---------------------------------------------------------------------------------
 
-    def evict(self, need_bytes: int) -> int:
-        """Let the policy choose what goes until `need_bytes` went. The bytes that went."""
+    def evict(self, need_bytes: int, *, only_copies: bool = False) -> int:
+        """Let the policy choose what goes until `need_bytes` went. The bytes that went.
+
+        `only_copies`: nothing that this node owns.
+        """
         self.victims.look()
         gone = 0
         for _ in range(SAMPLE_ROUNDS):
             if gone >= need_bytes:
                 break
-            victims = self.victims.choose(need_bytes - gone)
+            victims = self.victims.choose(need_bytes - gone, only_copies=only_copies)
             if not victims:
                 break
             for victim in victims:
-                gone += self.drop_file(*victim)
-        self._too_little_went = gone < need_bytes
+                kept = self.victims.owned(*victim) if only_copies and self.victims.owned else ()
+                gone += self.drop_file(*victim, keep=kept)
+        self._too_little_went = gone < need_bytes and not only_copies
         return gone
 
     def pinned_above_quota(self) -> frozenset[str]:
@@ -280,19 +311,21 @@ class Store:
             return self.victims.pins.names
         return frozenset()
 
-    def drop_file(self, version: Version, row: int) -> int:
+    def drop_file(self, version: Version, row: int, *, keep: Collection[int] = ()) -> int:
         """Evict what is here of a file, in every version that shares it. The bytes that went.
 
         A file that is (or was) complete is unlinked, since readers may hold it; any other is
-        punched.
+        punched, but for the chunks to `keep`. So the first kind goes whole or, with some, not.
         """
         size = version.index.size(row)
         first, count = version.slots.first_slot(row), chunk_count(size)
         readers_may_hold_it = self.table.file_state(first) in (COMPLETE, FORMER)
+        if readers_may_hold_it and keep:
+            return 0
         if readers_may_hold_it:
             # Stays FORMER until it is unlinked: if we die or fail before, it must not be punched.
             self.table.former(first)
-        gone, chunks = self._drop_chunks(first, count)
+        gone, chunks = self._drop_chunks(first, count, keep)
         try:
             if readers_may_hold_it:
                 self.inodes.unlink(first)

@@ -15,7 +15,7 @@ from cacheop.api.names import MANIFEST_DIR, STATE_FILE, arrow_path, index_path, 
 from cacheop.api.table import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from cache_worker.manifest import Manifest
@@ -59,19 +59,46 @@ def write_version(root: Path, manifest: Manifest) -> bool:
 
     Only one process writes here at a time: the worker starts one index child after the other.
     """
-    from cache_worker.slots import allot
+    return _write(
+        root,
+        manifest.version,
+        manifest.index_pieces(),
+        lambda path: _write_arrow(path, manifest),
+    )
 
-    version = manifest.version
+
+def adopt_version(root: Path, version: str, index: Path, arrow: Path) -> bool:
+    """The same with files that another node made, which go then. Checks that they belong together.
+
+    Raises StoreError when the index is not that version's.
+    """
+    from cache_worker.manifest import version_of
+
+    view = map_file(index)
+    found = version_of(Index(view))
+    if found != version:
+        raise StoreError(f"what a peer gave as version {version} is {found}")
+    written = _write(root, version, [view], lambda path: os.rename(arrow, path))
+    for path in (index, arrow):
+        path.unlink(missing_ok=True)
+    return written
+
+
+def _write(
+    root: Path, version: str, pieces: list[memoryview], make_arrow: Callable[[Path], None]
+) -> bool:
     if (root / index_path(version)).exists() and (root / slots_path(version)).exists():
         return False
+    from cache_worker.slots import allot
+
     try:
         (root / MANIFEST_DIR).mkdir(parents=True, exist_ok=True)
         _remove_leftovers(root / MANIFEST_DIR)
         # The thread is this function's; it writes (and syncs) the large table meanwhile.
         with ThreadPoolExecutor(1, "arrow") as pool:
-            arrow = pool.submit(_write_arrow, root / arrow_path(version), manifest)
+            arrow = pool.submit(make_arrow, root / arrow_path(version))
             with _replacing(root / index_path(version)) as file:
-                _write_all(file, manifest.index_pieces())
+                _write_all(file, pieces)
                 kept = [
                     (open_index(root, other), open_slots(root, other))
                     for other in versions_on_disk(root)

@@ -118,6 +118,8 @@ class State:
     """Oldest first; `current` is among them."""
     dropping: list[str] = field(default_factory=list)
     """Being deleted when the worker stopped: deleted at the next start."""
+    generation: int = 0
+    """How many versions the cluster had made when it made our newest; 0 = alone."""
     suspended: bool = False
     origin_bytes: dict[str, int] = field(default_factory=dict)
     """Bytes read from the origin, by version, as of the last clean stop."""
@@ -150,7 +152,7 @@ class Versions:
         known = {*self.state.kept, *self.state.dropping}
         self.state.dropping += [name for name in versions_on_disk(root) if name not in known]
         if self.state.current not in self._open:
-            self.state.current = self.state.kept[-1] if self.state.kept else ""
+            self.state.current = self.newest()
 
     def _load(self) -> State:
         path = self.root / names.STATE_FILE
@@ -225,6 +227,15 @@ class Versions:
     def current(self) -> Version | None:
         """The current version; None before the first."""
         return self._open.get(self.state.current)
+
+    def newest(self) -> str:
+        """The version that was made last; empty before the first."""
+        return self.state.kept[-1] if self.state.kept else ""
+
+    def renew(self, name: str) -> None:
+        """A kept version is the newest again: the origin went back to it."""
+        self.state.kept.remove(name)
+        self.state.kept.append(name)
 
     def all(self) -> list[Version]:
         """Every open version, the current one first."""

@@ -14,6 +14,8 @@ from cacheop.api.chunk import chunk_count
 from cacheop.api.table import PRESENT, SUSPECT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cache_worker.eviction import Policy
     from cache_worker.tablefile import TableFile
     from cache_worker.versions import Version, Versions
@@ -32,14 +34,21 @@ class Victims:
         self.pins = Pins(versions)
         self._versions, self._table, self._policy = versions, table, policy
         self._random = random.Random()
+        self.owned: Callable[[Version, int], frozenset[int]] | None = None
+        """Which chunks of a file this node owns in its cluster; None = it is alone."""
 
     def look(self) -> None:
         """Begin a round: see what is pinned."""
         self.pins.look(self._table.used_slots)
 
-    def choose(self, need_bytes: int) -> list[File]:
-        """Files to drop for about `need_bytes`, in order; empty when nothing may go."""
+    def choose(self, need_bytes: int, *, only_copies: bool = False) -> list[File]:
+        """Files to drop for about `need_bytes`, in order; empty when nothing may go.
+
+        `only_copies`: of what is chosen only the chunks that others own may go.
+        """
         found = self._sample()
+        if only_copies:
+            found = {c: file for c, file in found.items() if c.owned_bytes < c.cached_bytes}
         chosen = self._policy.victims(list(found), need_bytes)
         return [found[candidate] for candidate in chosen]
 
@@ -62,8 +71,14 @@ class Victims:
             first = version.slots.first_slot(row)
             accessed, reads = self._table.last_use(first)
             cached = self._table.cached_bytes(first, chunk_count(version.index.size(row)))
-            found[Candidate(first, cached, accessed, reads)] = owner
+            owned = self._owned_bytes(version, row, first)
+            found[Candidate(first, cached, accessed, reads, owned)] = owner
         return found
+
+    def _owned_bytes(self, version: Version, row: int, first: int) -> int:
+        if self.owned is None:
+            return 0
+        return sum(self._table.cached_bytes(first + c, 1) for c in self.owned(version, row))
 
     def _sample_slots(self) -> list[int]:
         slots: list[int] = []

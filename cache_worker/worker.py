@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache_worker import report, settings
 from cache_worker.cache import Cache
+from cache_worker.clustered import Clustered
 from cache_worker.control import Server
 from cache_worker.disk import Disk, require_writable
 from cache_worker.eviction import POLICIES
@@ -37,10 +38,13 @@ from cacheop.api.errors import CacheopError, UserError
 from cacheop.api.tokens import client_token
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
+    from cache_worker.draining import Drain
+    from cache_worker.indexing import Running
     from cache_worker.origins import Origin
+    from cache_worker.versions import Version
 
 log = logging.getLogger("cacheop.worker")
 
@@ -49,6 +53,7 @@ SPACE_SECONDS = 1.0
 DROP_SECONDS = 10.0
 VERIFY_WINDOW = 4096
 STOP_SECONDS = 8.0
+ALONE: dict[str, Any] = {"zone": "", "draining": False, "members": [], "peer": None}
 READABLE_UMASK = 0o022
 """Readers of any user open the files themselves, whatever umask we were started with."""
 
@@ -86,9 +91,14 @@ class Worker:
         self.cache.suspended = spec.suspend or self.versions.state.suspended
         self.indexing = Indexing(config, self.store, self.cache)
         self.indexing.choose_version()
+        self.clustered = (
+            Clustered(config, self.cache, self.indexing) if config.cluster.peers else None
+        )
         self.mounts = Mounts(config.root)
         self._verifying = False
-        self.publishing = Publishing(config, self.cache, self.indexing, lambda: self._verifying)
+        self.publishing = Publishing(
+            config, self.cache, self.indexing, lambda: self._verifying, self.clustered
+        )
         self._registry = exporter(self)
         self._server = Server(WorkerOperations(self))
         self._http = HttpServer(lambda: render(self._registry), self.health)
@@ -103,6 +113,9 @@ class Worker:
         await self._listen()
         for name in self.versions.broken:
             log.warning("version %s cannot be opened and is dropped", name)
+        if self.clustered is not None:
+            for work in self.clustered.tasks():
+                self._spawn(work)
         self._spawn(self._index())
         self._spawn(self._watch_space())
         self._spawn(self._drop_old())
@@ -123,6 +136,9 @@ class Worker:
         with _usable(config.root):
             await self._server.listen_unix(config.root / names.WORKER_SOCKET, 0o600, all_ops)
             await self._server.listen_unix(config.root / names.CLIENT_SOCKET, 0o666, client_ops)
+        if self.clustered is not None:
+            with _listening(config.cluster.peers):
+                self.clustered.start()
         if config.tcp:
             if config.token_file is None:
                 raise UserError("listening on TCP needs a token", hint="Set token_file")
@@ -151,6 +167,8 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self.clustered is not None:
+            await self.clustered.close()
         await self.indexing.close()
         await self.cache.close()
         for origin in self._origins.values():
@@ -167,19 +185,22 @@ class Worker:
     async def _index(self) -> None:
         """The first version, then (with spec.refresh.interval) new ones, and spec.preload."""
         spec = self.settings.dataset.spec
-        if self.versions.current() is None and not self.cache.suspended:
+        if self.clustered is not None:
+            await self.clustered.following.has_version()
+        elif self.versions.current() is None and not self.cache.suspended:
             await self._refresh()
         if spec.preload:
             self._spawn(self._preload([target.path for target in spec.preload]))
         interval = spec.refresh.interval_seconds
         while interval:
             await asyncio.sleep(interval)
-            if not self.cache.suspended:
+            lists = self.clustered is None or self.clustered.cluster.lists()
+            if lists and not self.cache.suspended:
                 await self._refresh()
 
     async def _refresh(self) -> None:
         try:
-            await self.indexing.refresh()
+            await self.refresh()
         except CacheopError as error:
             log.error("indexing failed: %s", error)  # noqa: TRY400 - the message says it all
 
@@ -189,9 +210,8 @@ class Worker:
             return
         found = [version.index.resolve(path) for path in paths]
         rows = [level for row in found if row is not None for level in version.index.subtree(row)]
-        rate = Rate(self.settings.dataset.spec.prefetch.max_origin_bytes_per_second)
         with version.used():
-            result = await Load(self.cache, version, rows, rate).run()
+            result = await self.load(version, rows, replicas=1).run()
         log.info("preload: %s", result)
 
     async def _drop_old(self) -> None:
@@ -228,6 +248,32 @@ class Worker:
         log.info("verified the cache after an unclean stop")
 
     # -- what others ask --------------------------------------------------------------------------
+
+    async def refresh(self, progress: Callable[[Running], None] | None = None) -> dict[str, Any]:
+        """A new version, listed here or by who lists for the cluster."""
+        if self.clustered is not None:
+            return await self.clustered.following.refresh(progress)
+        return await self.indexing.refresh(progress)
+
+    def load(self, version: Version, rows: list[range], replicas: int | None) -> Load:
+        """Of `rows`, our share where each chunk is to be on `replicas` nodes; None = all."""
+        limit = self.settings.dataset.spec.prefetch.max_origin_bytes_per_second
+        if self.clustered is None:
+            return Load(self.cache, version, rows, Rate(limit))
+        cluster = self.clustered.cluster
+        rate = Rate(limit and limit // len(cluster.view.members))
+        if replicas is None:
+            return Load(self.cache, version, rows, rate)
+        is_ours = cluster.is_ours
+        return Load(
+            self.cache, version, rows, rate, lambda row, c: is_ours(version, row, c, replicas)
+        )
+
+    def drain(self) -> Drain:
+        """Hand over what only we have."""
+        if self.clustered is None:
+            raise UserError("this node is in no cluster: there is nobody to hand anything to")
+        return self.clustered.drain()
 
     def _origin(self, mount_point: str) -> Origin:
         found = self._origins.get(mount_point)
@@ -278,6 +324,8 @@ class Worker:
                 "addresses": self._addresses,
                 "mounts": self.mounts.status(),
                 "root": str(self.settings.root),
+                "read_sources": self.cache.counters.sources(),
+                **(self.clustered.status() if self.clustered else ALONE),
             },
         )
 

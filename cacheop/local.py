@@ -18,7 +18,7 @@ import os
 import stat
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from cacheop.api import names
 from cacheop.api.errors import UserError, WorkerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 SYSTEM_RUN_DIR = Path("/run/cacheop")
 
@@ -41,9 +41,14 @@ class NodeRecord:
     root: Path
     """<cache>/<namespace>/<name>/local"""
     pid: int
-    """of the launcher"""
+    """of the launcher; 0 = `cacheop down --node` stopped it, `cacheop up` starts it again"""
     config: Path
     """The file the launcher was started with; also what proves that `pid` is still it."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it is meant not to run."""
+        return self.pid == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,10 @@ class RunRecord:
     def directory(self) -> Path:
         """Config files, secrets and logs of this Dataset."""
         return directory(self.run_dir, self.namespace, self.name)
+
+    def with_nodes(self, changed: Mapping[str, NodeRecord]) -> RunRecord:
+        """This record with other records of some of its nodes, by their names."""
+        return replace(self, nodes=tuple(changed.get(n.node, n) for n in self.nodes))
 
 
 def own_run_dir() -> Path:
@@ -183,6 +192,8 @@ def is_alive(node: NodeRecord) -> bool:
 
     The config's path in the command line tells it from another process that got the pid later.
     """
+    if node.is_stopped:
+        return False
     process = Path(f"/proc/{node.pid}")
     for _ in range(EXEC_TRIES):
         try:

@@ -21,6 +21,8 @@ class Candidate:
     accessed_seconds: int
     """Seconds since the epoch of the last known use."""
     reads: int
+    owned_bytes: int = 0
+    """The part of `cached_bytes` that this node owns in the cluster: likely its only copy there."""
 
 
 class Policy(Protocol):

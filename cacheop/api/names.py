@@ -27,7 +27,7 @@ STATE_FILE = "state.json"  # current and kept versions, suspended or not; replac
 CLIENT_OPS = frozenset({"auth", "hello", "bind", "manifest", "read", "touched", "health"})
 CONTROL_OPS = CLIENT_OPS | {
     "status", "refresh", "load", "evict", "suspend", "resume", "versions", "publish", "served",
-    "shutdown",
+    "drain", "hot", "shutdown",
 }  # fmt: skip
 
 
@@ -39,6 +39,11 @@ def index_path(version: str) -> str:
 def arrow_path(version: str) -> str:
     """The Arrow IPC manifest of `version`, relative to the root."""
     return f"{MANIFEST_DIR}/{version}.arrow"
+
+
+def fetched_paths(version: str) -> tuple[str, str]:
+    """Index and Arrow manifest of `version` while they come from a peer, relative to the root."""
+    return f"{index_path(version)}.fetched", f"{arrow_path(version)}.fetched"
 
 
 def slots_path(version: str) -> str:

@@ -29,6 +29,7 @@ REQUEST, RESPONSE, ERROR, EVENT = 1, 2, 3, 4
 HEADER = struct.Struct("<2sBBIII")
 META_MAX_BYTES = 1 << 20
 PAYLOAD_MAX_BYTES = 64 << 20
+_to_json = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Frame:
 
 def encode_head(kind: int, request_id: int, meta: dict[str, Any], payload_bytes: int) -> bytes:
     """Header and meta of a frame whose payload of `payload_bytes` the caller sends itself."""
-    body = json.dumps(meta, separators=(",", ":")).encode()
+    body = _to_json(meta).encode()
     if len(body) > META_MAX_BYTES or payload_bytes > PAYLOAD_MAX_BYTES:
         raise ProtocolError(f"frame too large: meta {len(body)} bytes, payload {payload_bytes}")
     return HEADER.pack(MAGIC, VERSION, kind, request_id, len(body), payload_bytes) + body

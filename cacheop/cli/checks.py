@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import socket
 import tempfile
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 WORKER_LIBRARIES = ("arro3", "numpy", "obstore", "prometheus_client", "pyarrow", "xxhash")
 TIERS = ("Disk",)
 FUSE_DEVICE = Path("/dev/fuse")
+EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+FIRST_PORT = 16384
 
 
 def missing_libraries() -> list[str]:
@@ -157,3 +161,29 @@ def port(option: str, text: str) -> None:
             f"cannot listen on {option} {text}: {error.strerror or error}",
             hint="Name another one; port 0 picks a free one",
         ) from error
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports at which nobody listens, and which the kernel gives no outgoing connection.
+
+    A worker that is started again wants the same port, and one that a connection has meanwhile
+    could not be listened on.
+    """
+    low = int(EPHEMERAL_PORTS.read_text().split()[0])
+    outside = range(min(FIRST_PORT, low), low)
+    # From a place of chance on: another `up` that looks at this moment looks elsewhere.
+    begin = random.randrange(len(outside)) if outside else 0
+    found: list[int] = []
+    for number in (*outside[begin:], *outside[:begin]):
+        if len(found) == count:
+            break
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, number))
+            found.append(number)
+    if len(found) < count:
+        raise UserError(
+            f"no {count} free ports on {host} between {FIRST_PORT} and {low}",
+            hint="Start fewer nodes, or end what listens there",
+        )
+    return found

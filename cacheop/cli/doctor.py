@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cacheop import local
 from cacheop.api import names
 from cacheop.api.errors import CacheopError, UserError
-from cacheop.cli import mount_modes, output, probes, up, verbs, view
+from cacheop.cli import asking, mount_modes, output, probes, up, view
 from cacheop.cli.output import Format
 from cacheop.cli.probes import FAIL, OK, WARN, Finding
 
@@ -108,7 +108,7 @@ def _running() -> Iterator[Finding]:
         return  # said by run_directory
     for record in records:
         for node in record.nodes[:1]:  # the one that is mounted
-            status = verbs.node_status(node)
+            status = asking.node_status(node)
             if status["running"]:
                 yield from mount_findings(record.name, status, probes.machine(node.root))
 

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,8 @@ from cacheop.cli import mountinfo, view
 from cacheop.cli.control import Control
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import Self
 
     from cacheop.local import NodeRecord, RunRecord
 
@@ -76,40 +77,85 @@ def start(node: str, root: Path, config: Path) -> Started:
 
 
 def wait_ready(
-    started: Started, timeout_seconds: float, show: Callable[[dict[str, Any]], None]
-) -> dict[str, Any]:
-    """The status of a node once it is Ready and mounted; `show` gets each status before.
+    started: Sequence[Started],
+    timeout_seconds: float,
+    show: Callable[[dict[str, Any] | None], None],
+) -> list[dict[str, Any]]:
+    """The status of each node once all are Ready and mounted; `show` gets the listing before.
 
-    The time limit begins again whenever the listing moves on. Raises what the worker says when it
-    failed, WorkerUnavailable when it does not become ready in time or its launcher ends.
+    The time limit begins again whenever something moves on: in a cluster one node lists for all.
+    Raises what a worker says when it failed, WorkerUnavailable when they do not become ready in
+    time or a launcher ends.
     """
-    config = json.loads(started.record.config.read_text())
-    targets = {mount["target"] for mount in config["mounts"]}
     seen: object = None
     deadline = time.monotonic() + timeout_seconds
     with contextlib.ExitStack() as stack:
-        control: Control | None = None
+        nodes = [stack.enter_context(_Starting(one)) for one in started]
         while True:
-            _check_launcher(started)
-            status: dict[str, Any] = {}
-            try:
-                if control is None:
-                    control = stack.enter_context(Control(started.record.root))
-                status = control.ask("status")
-            except WorkerUnavailable:
-                control = None  # not up yet, or it is being started again
-            missing = targets - {mount["target"] for mount in status.get("mounts") or ()}
-            if status.get("phase") == "Ready" and not missing:
-                return status
-            if status.get("phase") == "Failed":
-                raise _failure(status)
-            show(status)
-            progress = (status.get("phase"), (status.get("indexing") or {}).get("keys"))
+            for node in nodes:
+                node.look()
+            late = [node for node in nodes if not node.is_ready]
+            if not late:
+                return [node.status for node in nodes]
+            listing = [i for node in late if (i := node.status.get("indexing"))]
+            show(listing[0] if listing else None)
+            phases = [(node.status.get("phase"), node.is_ready) for node in nodes]
+            progress = phases, [found.get("keys") for found in listing]
             if progress != seen:
                 seen, deadline = progress, time.monotonic() + timeout_seconds
             if time.monotonic() >= deadline:
-                raise _late(started, timeout_seconds, status, missing)
+                raise late[0].late(timeout_seconds)
             time.sleep(POLL_SECONDS)
+
+
+class _Starting:
+    """A node that is waited for."""
+
+    def __init__(self, started: Started) -> None:
+        self._started = started
+        config = json.loads(started.record.config.read_text())
+        self._targets = {mount["target"] for mount in config["mounts"]}
+        self._control: Control | None = None
+        self.status: dict[str, Any] = {}
+        """The last one; empty while none answers."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+
+    def _missing(self) -> set[str]:
+        return self._targets - {mount["target"] for mount in self.status.get("mounts") or ()}
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it serves, and every mount is there."""
+        return self.status.get("phase") == "Ready" and not self._missing()
+
+    def look(self) -> None:
+        """Ask for its status, unless it is ready already. Raises what will not mend itself."""
+        if self.is_ready:
+            return
+        _check_launcher(self._started)
+        try:
+            if self._control is None:
+                self._control = Control(self._started.record.root)
+            self.status = self._control.ask("status")
+        except WorkerUnavailable:
+            self._hang_up()  # not up yet, or it is being started again
+            self.status = {}
+        if self.status.get("phase") == "Failed":
+            raise _failure(self.status)
+
+    def late(self, timeout_seconds: float) -> CacheopError:
+        """Why it took too long."""
+        return _late(self._started, timeout_seconds, self.status, self._missing())
 
 
 def _failure(status: dict[str, Any]) -> CacheopError:
@@ -167,8 +213,20 @@ def stop(record: RunRecord) -> None:
 
     Idempotent: whatever is gone already is passed over.
     """
+    _stop_nodes(record, record.nodes)
+    shutil.rmtree(record.directory, ignore_errors=True)
+    local.remove(record)
+
+
+def stop_node(record: RunRecord, node: NodeRecord) -> None:
+    """Stop one node of several; the next `up` starts it again."""
+    _stop_nodes(record, [node])
+    local.write(record.with_nodes({node.node: replace(node, pid=0)}))
+
+
+def _stop_nodes(record: RunRecord, nodes: Sequence[NodeRecord]) -> None:
     deadline = time.monotonic() + STOP_SECONDS
-    descriptors = [fd for node in record.nodes if (fd := _ask_to_stop(node)) is not None]
+    descriptors = [fd for node in nodes if (fd := _ask_to_stop(node)) is not None]
     try:
         for descriptor in descriptors:
             _wait_for_end(descriptor, deadline)
@@ -176,13 +234,13 @@ def stop(record: RunRecord) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
     if record.mount:
-        unmount(Path(record.mount), [node.root for node in record.nodes])
-    shutil.rmtree(record.directory, ignore_errors=True)
-    local.remove(record)
+        unmount(Path(record.mount), [node.root for node in nodes])
 
 
 def _ask_to_stop(node: NodeRecord) -> int | None:
     """Tell worker and launcher to end; a pidfd of the launcher, None if it is gone."""
+    if node.is_stopped:
+        return None
     try:
         # Held before the pid is looked at: from here on it cannot become another process.
         descriptor = os.pidfd_open(node.pid)

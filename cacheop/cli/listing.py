@@ -39,7 +39,8 @@ def list_path(text: str, namespace: str, fmt: Format, *, long: bool) -> int:
     """Print the entries of a directory, or one file."""
     record, version, path = select.pick_path(local.all_records(), text, namespace)
     output.note(f"{view.subject(record)}: /{path}", fmt)
-    node = record.nodes[0]
+    # Any has the index; one that runs answers.
+    node = next(filter(local.is_alive, record.nodes), record.nodes[0])
     with Control(node.root) as control:
         bound = control.ask("bind", version=version)  # kept in use while the connection is open
         index = Index(_map(node.root / bound["index"]))

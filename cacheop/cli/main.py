@@ -9,12 +9,27 @@ import importlib.metadata
 import io
 import os
 import sys
-from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import Annotated, NoReturn
 
 import typer
 
 from cacheop.api.errors import CacheopError
+from cacheop.cli.options import (
+    Files,
+    MountMode,
+    Name,
+    Namespace,
+    NodeName,
+    Output,
+    Paths,
+    Redis,
+    Yes,
+    Zones,
+    complete_name,
+    epilog,
+    seconds_of,
+)
 from cacheop.cli.output import Format
 
 app = typer.Typer(
@@ -36,65 +51,23 @@ Exit codes: 0 done, 1 failed, 2 bad input, 3 nothing runs, 4 not found.""",
 )
 
 
-def complete_name(incomplete: str) -> list[str]:
-    """The Datasets that run here, for the shell's completion."""
-    from cacheop import local
-
-    found = [f"{r.namespace}/{r.name}" for r in local.all_records()]
-    found += [r.name for r in local.all_records()]
-    return sorted(name for name in found if name.startswith(incomplete))
-
-
-Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME",
-        help="name, namespace/name or name.namespace; not needed when one Dataset runs here",
-        autocompletion=complete_name,
-        show_default=False,
-    ),
-]
-Namespace = Annotated[
-    str, typer.Option("-n", "--namespace", metavar="NS", help="namespace of NAME")
-]
-Output = Annotated[Format, typer.Option("-o", "--output", help="what to print on stdout")]
-Paths = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--path", metavar="PATH", help="file or directory in the Dataset; may be said several times"
-    ),
-]
-Files = Annotated[
-    list[Path],
-    typer.Option(
-        "-f",
-        "--file",
-        metavar="FILE",
-        help="YAML file with Dataset and Secret documents, a directory, or - ; repeatable",
-    ),
-]
-MountMode = Literal["Auto", "Native", "ZeroOpen", "Passthrough", "Fuse"]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
-
-
-def epilog(*examples: str) -> str:
-    """Examples below a help text, one a line."""
-    return "\b\nExamples:\n" + "\n".join(f"  {example}" for example in examples)
-
-
 @app.command(
     epilog=epilog(
         "cacheop up -f dataset.yaml",
         "cacheop up -f dataset.yaml -f secret.yaml --cache /nvme/cache --mount /mnt/demo",
         "CACHEOP_SECRET_S3_KEY=… CACHEOP_SECRET_S3_SECRET=… cacheop up -f dataset.yaml",
+        "cacheop up -f dataset.yaml --nodes 4 --zones 2",
+        "CACHEOP_REDIS=redis://admin:…@127.0.0.1:6379 cacheop up -f dataset.yaml --nodes 4",
     )
 )
 def up(
     *,
     file: Files,
     nodes: Annotated[
-        int, typer.Option(min=1, max=64, metavar="N", help="cache workers to start")
+        int, typer.Option(min=1, max=64, metavar="N", help="cache workers that share one cache")
     ] = 1,
+    zones: Zones = 1,
+    redis: Redis = "",
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -105,7 +78,7 @@ def up(
         ),
     ] = None,
     mount: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="mount the files there (root only)")
+        Path | None, typer.Option(metavar="DIR", help="mount the files of node-0 there (root only)")
     ] = None,
     mount_mode: Annotated[
         MountMode | None,
@@ -127,23 +100,21 @@ def up(
     output: Output = Format.TEXT,
 ) -> int:
     """Start the cache workers of a Dataset file on this machine. Downloads only the listing."""
-    from cacheop.api.quantity import parse_duration
+    from cacheop.cli import redis_url
     from cacheop.cli import up as implementation
 
-    try:
-        timeout_seconds = parse_duration(timeout)
-    except ValueError as error:
-        raise typer.BadParameter(f"{timeout!r} is not a duration such as 60s or 5m") from error
     options = implementation.Options(
         files=tuple(file),
         nodes=nodes,
+        zones=zones,
+        redis=redis_url.parse(redis) if redis else None,
         cache=cache,
         mount=mount,
         mount_mode=mount_mode or "",
         listen=listen,
         http=http,
         foreground=foreground,
-        timeout_seconds=timeout_seconds,
+        timeout_seconds=seconds_of(timeout),
     )
     return implementation.up(options, output)
 
@@ -185,21 +156,30 @@ def ls(
 
 
 @app.command(
-    epilog=epilog("cacheop load", "cacheop load demo --path /train --path /val/labels.csv")
+    epilog=epilog(
+        "cacheop load",
+        "cacheop load demo --path /train --path /val/labels.csv",
+        "cacheop load demo --replicas all",
+    )
 )
 def load(
+    *,
     name: Name = "",
     path: Paths = None,
     version: Annotated[
         str, typer.Option(metavar="VERSION", help="[default: the current one]")
     ] = "",
+    replicas: Annotated[
+        str, typer.Option(metavar="N|all", help="on how many nodes each part is to be")
+    ] = "1",
     namespace: Namespace = "",
     output: Output = Format.TEXT,
 ) -> int:
-    """Fill the cache with files before they are read. ^C stops; what is there stays."""
-    from cacheop.cli import verbs
+    """Fill the cache before it is read, on all nodes at once. ^C stops; what is there stays."""
+    from cacheop.cli import loading
 
-    return verbs.load(name, namespace, path or [], version, output)
+    copies = loading.parse_replicas(replicas)
+    return loading.load(name, namespace, path or [], version, copies, output)
 
 
 @app.command(epilog=epilog("cacheop refresh demo"))
@@ -252,10 +232,54 @@ def resume(name: Name = "", namespace: Namespace = "", output: Output = Format.T
     return verbs.set_suspended(name, namespace, output, suspended=False)
 
 
-@app.command(epilog=epilog("cacheop down", "cacheop down --all", "cacheop down demo --purge --yes"))
+@app.command(epilog=epilog("cacheop drain demo --node node-1 && cacheop down demo --node node-1"))
+def drain(
+    *,
+    name: Name = "",
+    node: NodeName,
+    timeout: Annotated[str, typer.Option(metavar="TIME", help="give up after so long")] = "5m",
+    namespace: Namespace = "",
+    output: Output = Format.TEXT,
+) -> int:
+    """Let a node hand what only it has to the others, before it is stopped. Exit code 1: late."""
+    from cacheop.cli import draining
+
+    return draining.drain(name, namespace, node, seconds_of(timeout), output)
+
+
+@app.command(epilog=epilog("cacheop top", "cacheop top demo -o json --count 60"))
+def top(
+    name: Name = "",
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="snapshots, one a second [default: until ^C; 1 off a terminal]"
+        ),
+    ] = None,
+    namespace: Namespace = "",
+    output: Output = Format.TEXT,
+) -> int:
+    """Watch the nodes: where reads come from, hit ratio, hottest files."""
+    from cacheop.cli import top as implementation
+
+    return implementation.top(name, namespace, count, output)
+
+
+@app.command(
+    epilog=epilog(
+        "cacheop down",
+        "cacheop down --all",
+        "cacheop down demo --purge --yes",
+        "cacheop down demo --node node-1",
+    )
+)
 def down(
     *,
     name: Name = "",
+    node: Annotated[
+        str,
+        typer.Option("--node", metavar="NODE", help="this one only; `up` starts it again"),
+    ] = "",
     everything: Annotated[bool, typer.Option("--all", "-a", help="every Dataset")] = False,
     purge: Annotated[bool, typer.Option("--purge", help="delete the cache too")] = False,
     yes: Yes = False,
@@ -265,7 +289,9 @@ def down(
     """Stop the workers of a Dataset and unmount it. The cache stays for the next `up`."""
     from cacheop.cli import down as implementation
 
-    return implementation.down(name, namespace, output, everything=everything, purge=purge, yes=yes)
+    return implementation.down(
+        name, namespace, output, node=node, everything=everything, purge=purge, yes=yes
+    )
 
 
 @app.command(epilog=epilog("cacheop doctor", "cacheop doctor -f dataset.yaml --cache /nvme/cache"))

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from cacheop.api.errors import UserError
-from cacheop.cli import view
+from cacheop.cli import progress, view
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,22 +52,34 @@ def print_json(content: object) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=True))
 
 
+def print_json_line(content: object) -> None:
+    """One of several results as JSON, on one line, at once."""
+    print(json.dumps(content, ensure_ascii=True), flush=True)
+
+
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """The result as a table."""
-    safe = [[view.printable(cell) for cell in row] for row in rows]
     if not is_terminal(sys.stdout):
+        safe = [[view.printable(cell) for cell in row] for row in rows]
         print("\n".join(view.columns(head, safe)))
         return
     from rich.console import Console
+
+    Console(highlight=False).print(rich_table(head, rows))
+
+
+def rich_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    """A table for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in head:
         table.add_column(name, overflow="fold")
-    for row in safe:
-        table.add_row(*(Text(cell, style=style_of(cell)) for cell in row))
-    Console(highlight=False).print(table)
+    for row in rows:
+        safe = map(view.printable, row)
+        table.add_row(*(Text(cell, style=style_of(cell)) for cell in safe))
+    return table
 
 
 STYLES = {
@@ -83,6 +95,9 @@ STYLES = {
     "False": "red",
     "not running": "red",
     "NotRunning": "red",
+    "ready": "green",
+    "draining": "yellow",
+    "gone": "red",
 }
 
 
@@ -121,8 +136,8 @@ class Line:
             self._shown = False
 
 
-class LoadMeter:
-    """The progress of a load: a bar on a terminal, else a line every few seconds."""
+class Meter:
+    """How far something with bytes is: a bar on a terminal, else a line every few seconds."""
 
     def __init__(self, title: str, output: Format) -> None:
         self._line = Line(output)
@@ -131,19 +146,14 @@ class LoadMeter:
             self._progress, self._task = _bar(title)
             self._progress.start()
 
-    def show(self, event: Mapping[str, Any]) -> None:
-        """Take over the fields of a `load` event."""
+    def show(self, event: Mapping[str, Any], words: str) -> None:
+        """Take over `bytes` and `bytes_total` of `event`, and what else there is to say."""
         if self._progress is None:
-            self._line.show(view.load_line(event))
+            self._line.show(progress.line(event, words))
             return
-        eta, rate = event.get("eta_seconds"), event.get("rate_bytes_per_second")
+        total = event.get("bytes_total") or None
         self._progress.update(
-            self._task,
-            completed=event.get("bytes") or 0,
-            total=event.get("bytes_total") or None,
-            files=f"{view.count(event.get('files') or 0)}/{view.count(event.get('files_total'))}",
-            rate=f"{view.size(rate)}/s",
-            eta=view.duration(eta),
+            self._task, completed=event.get("bytes") or 0, total=total, words=words
         )
 
     def close(self) -> None:
@@ -156,15 +166,14 @@ def _bar(title: str) -> tuple[Any, Any]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-    progress = Progress(
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(binary_units=True),
-        TextColumn("{task.fields[files]} files  {task.fields[rate]}  {task.fields[eta]} to go"),
+        TextColumn("{task.fields[words]}"),
         console=Console(stderr=True),
     )
-    task = progress.add_task(title, total=None, files="0/-", rate="-", eta="-")
-    return progress, task
+    return bar, bar.add_task(title, total=None, words="")
 
 
 def confirm(what: str, *, yes: bool) -> None:

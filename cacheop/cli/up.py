@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
-import shutil
 import signal
 import sys
 import time
@@ -15,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from cacheop import local
 from cacheop.api.errors import CacheopError, UserError, WorkerUnavailable
-from cacheop.api.tokens import client_token
-from cacheop.cli import checks, launch, output, traces, verbs, view
+from cacheop.cli import asking, checks, configs, launch, output, redis_probe, traces, view
+from cacheop.cli import cluster as clusters
 from cacheop.cli.down import stop
 from cacheop.cli.output import Format
 
 if TYPE_CHECKING:
     from cacheop.api.dataset import Dataset
+    from cacheop.cli.cluster import Cluster
     from cacheop.cli.files import Documents
+    from cacheop.cli.redis_url import RedisUrl
     from cacheop.local import RunRecord
 
 ENV_CACHE_DIR = "CACHEOP_CACHE_DIR"
-LOCAL_UID = "local"
 FOREGROUND_LOOK_SECONDS = 0.5
 
 
@@ -36,6 +34,8 @@ class Options:
 
     files: tuple[Path, ...]
     nodes: int = 1
+    zones: int = 1
+    redis: RedisUrl | None = None
     cache: Path | None = None
     mount: Path | None = None
     mount_mode: str = ""
@@ -69,12 +69,9 @@ def mount_point(options: Options) -> Path | None:
     return path.parent.resolve() / path.name
 
 
-def node_roots(cache: Path, namespace: str, name: str, nodes: int) -> tuple[Path, ...]:
-    """The cache directory of each node; pure."""
-    below = Path(namespace, name, LOCAL_UID)
-    if nodes == 1:
-        return (cache / below,)
-    return tuple(cache / f"node-{k}" / below for k in range(nodes))
+def cluster_of(options: Options) -> Cluster | None:
+    """What the nodes are to each other; None: there is one, alone."""
+    return clusters.of(options.nodes, options.zones, options.redis)
 
 
 def up(options: Options, fmt: Format) -> int:
@@ -119,6 +116,11 @@ def _check_options(documents: Documents, options: Options) -> None:
         checks.may_mount()
     elif options.mount_mode:
         raise UserError("--mount-mode without --mount", hint="Say where with --mount DIR")
+    if options.zones > options.nodes:
+        raise UserError(
+            f"--zones {options.zones} is more than --nodes {options.nodes}",
+            hint="A zone without a node has no sense; start more nodes, or leave --zones out",
+        )
     datasets = documents.datasets
     named = ", ".join(str(path) for path in options.files)
     if not datasets and documents.dataloads:
@@ -157,7 +159,7 @@ def _up_one(
             _check_same(record, dataset, options)
             output.note(f"{view.subject(record)}: already up", fmt)
             record = _revive(record, options, fmt)
-            return record, [verbs.node_status(node) for node in record.nodes]
+            return record, asking.statuses(record)
         if record is not None:
             launch.stop(record)  # what a crash left behind
         return _start(dataset, documents, options, fmt, run_dir)
@@ -173,8 +175,7 @@ def _revive(record: RunRecord, options: Options, fmt: Format) -> RunRecord:
     if not started:
         return record
     output.note(f"starting again: {', '.join(started)}", fmt)
-    nodes = tuple(started[n.node].record if n.node in started else n for n in record.nodes)
-    record = replace(record, nodes=nodes)
+    record = record.with_nodes({name: one.record for name, one in started.items()})
     local.write(record)
     _wait_all(record, list(started.values()), options, fmt)
     return record
@@ -184,18 +185,21 @@ def _check_same(record: RunRecord, dataset: Dataset, options: Options) -> None:
     """What runs is what was asked for, else UserError."""
     from cacheop.api.dataset import parse_dataset
 
-    config = json.loads(record.nodes[0].config.read_text())
+    running = configs.read(record)
     mount = str(mount_point(options) or "")
-    mode = next((m.get("mode", "") for m in config["mounts"]), "")
+    mode = next((m.get("mode", "") for m in running[0]["mounts"]), "")
     roots = tuple(node.root for node in record.nodes)
-    wanted = node_roots(cache_dir(options), dataset.namespace, dataset.name, options.nodes)
+    wanted = configs.node_roots(cache_dir(options), dataset.namespace, dataset.name, options.nodes)
+    other_zones, other_redis = clusters.differences(cluster_of(options), running)
     different = [
         what
         for what, same in (
-            ("spec", parse_dataset(config["dataset"]) == dataset),
+            ("spec", parse_dataset(running[0]["dataset"]) == dataset),
             ("--mount", mount == record.mount),
             ("--mount-mode", mode == options.mount_mode),
             ("--nodes or --cache", wanted == roots),
+            ("--zones", wanted != roots or not other_zones),
+            ("--redis", not other_redis),
         )
         if not same
     ]
@@ -213,16 +217,18 @@ def _start(
     from cacheop import secrets as secret_files
 
     namespace, name = dataset.namespace, dataset.name
-    roots = node_roots(cache_dir(options), namespace, name, options.nodes)
+    roots = configs.node_roots(cache_dir(options), namespace, name, options.nodes)
     mount = mount_point(options)
     secret_files.resolve(dataset, documents.secrets, os.environ)
     checks.tiers(dataset)
+    if options.redis is not None:
+        redis_probe.check(options.redis, clusters.acl_user(namespace, name))
     with traces.removed_on_failure(roots, mount):
         checks.cache_directories(roots, dataset)
         for k, root in enumerate(roots):
             checks.free(root)
-            checks.port("--http", _node_address("--http", options.http, k))
-            checks.port("--listen", _node_address("--listen", options.listen, k))
+            checks.port("--http", configs.node_address("--http", options.http, k))
+            checks.port("--listen", configs.node_address("--listen", options.listen, k))
         if mount is not None:
             checks.mount(mount, roots)
         return _launch(dataset, documents, options, fmt, run_dir)
@@ -233,7 +239,7 @@ def _launch(
 ) -> tuple[RunRecord, list[dict[str, Any]]]:
     """Everything was looked at: start the nodes and wait for them."""
     namespace, name = dataset.namespace, dataset.name
-    roots = node_roots(cache_dir(options), namespace, name, options.nodes)
+    roots = configs.node_roots(cache_dir(options), namespace, name, options.nodes)
     record = local.RunRecord(
         namespace=namespace,
         name=name,
@@ -245,9 +251,9 @@ def _launch(
     )
     started: list[launch.Started] = []
     try:
-        configs = _write_configs(record, dataset, documents, options, roots)
-        for k, (root, config) in enumerate(zip(roots, configs, strict=True)):
-            started.append(launch.start(f"node-{k}", root, config))
+        written = configs.write(record, dataset, documents, options, roots, cluster_of(options))
+        for k, (root, config) in enumerate(zip(roots, written, strict=True)):
+            started.append(launch.start(clusters.node_name(k), root, config))
             record = _with_nodes(record, started)
             local.write(record)
         output.note(view.subject(record), fmt)
@@ -280,72 +286,19 @@ def _with_nodes(record: RunRecord, started: list[launch.Started]) -> RunRecord:
     return replace(record, nodes=tuple(node.record for node in started))
 
 
-def _write_configs(
-    record: RunRecord,
-    dataset: Dataset,
-    documents: Documents,
-    options: Options,
-    roots: tuple[Path, ...],
-) -> list[Path]:
-    """The private directory of the Dataset: secrets, token, one config a node."""
-    from cacheop import secrets as secret_files
-    from cacheop.api.dataset import to_document
-
-    directory = record.directory
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700)
-    secret_files.write_secrets(dataset, documents.secrets, directory / "secrets")
-    token_file = ""
-    if options.listen:
-        token, token_file = secrets.token_hex(32), str(directory / "token")
-        local.replace_file(Path(token_file), token + "\n", mode=0o600)
-        local.replace_file(record.client_token, client_token(token) + "\n", mode=0o600)
-    mounts = [{"target": record.mount, "mode": options.mount_mode}] if record.mount else []
-    configs = []
-    for k, root in enumerate(roots):
-        config = {
-            "dataset": to_document(dataset),
-            "namespace": record.namespace,
-            "name": record.name,
-            "uid": LOCAL_UID,
-            "node": f"node-{k}",
-            "root": str(root),
-            "secrets": str(directory / "secrets"),
-            "http": _node_address("--http", options.http, k),
-            "tcp": _node_address("--listen", options.listen, k),
-            "token_file": token_file,
-            "mounts": mounts if k == 0 else [],
-        }
-        path = directory / f"node-{k}.json"
-        local.replace_file(path, json.dumps(config, indent=1) + "\n", mode=0o600)
-        configs.append(path)
-    return configs
-
-
-def _node_address(option: str, text: str, node: int) -> str:
-    """A fixed port is node 0's, the others take the following ones."""
-    if not text:
-        return ""
-    host, port = checks.address(option, text)
-    return f"{host}:{port + node if port else 0}"
-
-
 def _wait_all(
     record: RunRecord, started: list[launch.Started], options: Options, fmt: Format
 ) -> list[dict[str, Any]]:
     line = output.Line(fmt)
+
+    def show(indexing: dict[str, Any] | None) -> None:
+        line.show(view.indexing_line(record.name, indexing))
+
     try:
-        return [
-            launch.wait_ready(
-                node,
-                options.timeout_seconds,
-                lambda status: line.show(view.indexing_line(record.name, status.get("indexing"))),
-            )
-            | {"running": True}
-            for node in started
-        ]
+        statuses = launch.wait_ready(started, options.timeout_seconds, show)
     finally:
         line.close()
+    return [status | {"running": True} for status in statuses]
 
 
 def _stay(records: list[RunRecord], fmt: Format) -> None:

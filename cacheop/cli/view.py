@@ -38,6 +38,11 @@ def percent(ratio: float | None) -> str:
     return UNKNOWN if ratio is None else f"{100 * ratio:.1f} %"
 
 
+def rate(bytes_per_second: float | None) -> str:
+    """`1536` -> `1.5 KiB/s`."""
+    return UNKNOWN if bytes_per_second is None else f"{size(bytes_per_second)}/s"
+
+
 def times(ratio: float | None) -> str:
     """`1.0` -> `1.00 x`."""
     return UNKNOWN if ratio is None else f"{ratio:.2f} x"
@@ -115,12 +120,18 @@ def summary(record: RunRecord, nodes: Sequence[Mapping[str, Any]]) -> dict[str, 
     }
 
 
+def is_as_wanted(node: Mapping[str, Any]) -> bool:
+    """Whether a node runs that is meant to."""
+    return bool(node.get("running")) or node.get("phase") == STOPPED
+
+
+STOPPED = "Stopped"
 PHASES = ("NotRunning", "Failed", "Pending", "Indexing", "Ready")
 
 
 def worst_phase(nodes: Iterable[Mapping[str, Any]]) -> str:
     """The phase of the node that is furthest from Ready."""
-    found = [str(n.get("phase")) for n in nodes]
+    found = [str(n.get("phase")) for n in nodes if n.get("phase") != STOPPED]
     return min(found, key=lambda p: PHASES.index(p) if p in PHASES else 0, default="NotRunning")
 
 
@@ -160,7 +171,8 @@ NODE_HEAD = ("NODE", "PHASE", "PID", "CACHED", "OF", "QUOTA", "HIT", "READ", "OR
 def node_row(node: Mapping[str, Any]) -> tuple[str, ...]:
     """One node of a Dataset."""
     if not node.get("running"):
-        return (node["node"], "not running", *(UNKNOWN for _ in NODE_HEAD[2:]))
+        how = "stopped" if node.get("phase") == STOPPED else "not running"
+        return (node["node"], how, *(UNKNOWN for _ in NODE_HEAD[2:]))
     phase = str(node.get("phase", UNKNOWN))
     if node.get("suspended"):
         phase += ", suspended"
@@ -176,6 +188,42 @@ def node_row(node: Mapping[str, Any]) -> tuple[str, ...]:
         f"{size(node.get('origin_bytes'))} ({times(node.get('origin_ratio'))})",
         count(requests(node.get("origin_requests"))),
     )
+
+
+MEMBER_HEAD = ("NODE", "ZONE", "STATE", "SEES", "FROM PEERS", "TO PEERS", "HEDGED", "BANS")
+
+
+def member_row(node: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What one node is in its cluster."""
+    if not node.get("running"):
+        return (node["node"], *(UNKNOWN for _ in MEMBER_HEAD[1:]))
+    peer = node.get("peer") or {}
+    wanted = [n for n in nodes if n.get("phase") != STOPPED]
+    return (
+        node["node"],
+        node.get("zone") or UNKNOWN,
+        "draining" if node.get("draining") else "member",
+        f"{len(live_members(node))} of {len(wanted)}",
+        size(peer.get("in_bytes")),
+        size(peer.get("out_bytes")),
+        size(peer.get("hedged_origin_bytes")),
+        count(peer.get("bans")),
+    )
+
+
+def live_members(node: Mapping[str, Any]) -> set[str]:
+    """The nodes that `node` takes for live, itself too."""
+    return {str(m["node"]) for m in node.get("members") or () if m.get("live")}
+
+
+def unseen_lines(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Who does not hear of whom, though both run."""
+    running = {str(n["node"]) for n in nodes if n.get("running")}
+    return [
+        f"{node['node']} does not hear of {', '.join(sorted(unseen))}, which runs"
+        for node in nodes
+        if node.get("members") and (unseen := running - live_members(node))
+    ]
 
 
 def requests(value: object) -> float | None:
@@ -293,26 +341,6 @@ def created(value: object) -> str:
     if isinstance(value, int | float):
         return moment(value)
     return str(value) if value else UNKNOWN
-
-
-def merge_loads(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The progress of the same load on several nodes as one: sums, the longest time to go."""
-    sums = ("bytes", "bytes_total", "files", "files_total", "rate_bytes_per_second")
-    merged: dict[str, Any] = {key: sum(e.get(key) or 0 for e in events) for key in sums}
-    etas = [e["eta_seconds"] for e in events if e.get("eta_seconds") is not None]
-    return merged | {"eta_seconds": max(etas, default=None)}
-
-
-def load_line(event: Mapping[str, Any]) -> str:
-    """The progress of a load as one line."""
-    total = event.get("bytes_total") or 0
-    done = event.get("bytes") or 0
-    return (
-        f"{percent(done / total if total else None)}: {size(done)} of {size(total)}, "
-        f"{count(event.get('files') or 0)} of {count(event.get('files_total') or 0, 'file')}, "
-        f"{size(event.get('rate_bytes_per_second'))}/s, "
-        f"{duration(event.get('eta_seconds'))} to go"
-    )
 
 
 def indexing_line(name: str, indexing: Mapping[str, Any] | None) -> str:

@@ -85,22 +85,31 @@ class CommandLine:
         return errors[0].removeprefix("error: ")
 
     def fake(
-        self, name: str = "demo", namespace: str = "default", nodes: int = 1, **fake: object
+        self,
+        name: str = "demo",
+        namespace: str = "default",
+        nodes: int = 1,
+        each: dict[int, dict] | None = None,
+        **fake: object,
     ) -> local.RunRecord:
-        """A Dataset that runs on fake control sockets."""
+        """A Dataset that runs on fake control sockets; `each` changes what single nodes are."""
         directory = local.directory(self.run_dir, namespace, name)
         directory.mkdir(mode=0o700)
         records = []
-        for k in range(nodes):
-            root = self.cache / f"node-{k}" / namespace / name / "local"
+        roots = [self.cache / f"node-{k}" / namespace / name / "local" for k in range(nodes)]
+        cluster = {"others": list(map(str, roots))} if nodes > 1 else {}
+        for root in roots:
             root.mkdir(parents=True, exist_ok=True)
+        for k, root in enumerate(roots):
             config = directory / f"node-{k}.json"
             content = {
                 "namespace": namespace,
                 "name": name,
                 "node": f"node-{k}",
                 "root": str(root),
-                "fake": fake,
+                "mounts": [],
+                "fake": fake | (each or {}).get(k, {}),
+                **cluster,
             }
             config.write_text(json.dumps(content))
             command = [sys.executable, "-m", "tests.fakes.control", str(config)]

@@ -10,8 +10,8 @@ import time
 import pytest
 
 VERBS = (
-    "up", "status", "ls", "load", "refresh", "versions", "evict", "suspend", "resume", "down",
-    "doctor", "version",
+    "up", "status", "top", "ls", "load", "refresh", "versions", "evict", "suspend", "resume",
+    "drain", "down", "doctor", "version",
 )  # fmt: skip
 
 

@@ -88,15 +88,6 @@ def test_requests_in_total_or_by_operation():
     assert view.requests(None) is None
 
 
-def test_loads_of_several_nodes_are_one():
-    merged = view.merge_loads(
-        [{"bytes": 1, "bytes_total": 2, "eta_seconds": 5}, {"bytes": 1, "eta_seconds": None}, {}]
-    )
-    assert (merged["bytes"], merged["bytes_total"], merged["eta_seconds"]) == (2, 2, 5)
-    assert view.load_line(merged).startswith("100.0 %: 2 B of 2 B")
-    assert view.load_line({}).startswith("-: 0 B of 0 B")
-
-
 def test_columns_are_aligned_and_never_cut():
     assert view.columns(("A", "BB"), [("long cell", "x")]) == ["A          BB", "long cell  x"]
     assert view.columns(("A",), []) == ["A"]

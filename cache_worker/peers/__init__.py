@@ -1,0 +1,1 @@
+"""Nodes give each other what they have: docs/protocol.md, "Peers"."""

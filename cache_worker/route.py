@@ -1,0 +1,70 @@
+"""Whom to ask for a chunk that is not here. Pure.
+
+Its owner reads it from the origin, everybody else asks the owner. Who cannot be asked is passed
+over: then the next in rendezvous order acts as owner. A request that was passed on once is answered
+from the origin, so nodes that see different members cause neither loops nor waits for each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from cache_worker.view import Member
+
+HOPS_MAX = 2
+COPIES = 2
+"""How many others are asked whether they happen to have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A peer wants a chunk of us."""
+
+    node: str
+    hops: int = 1
+    """1: for its own readers; more: it was asked itself."""
+    without: frozenset[str] = frozenset()
+    """Whom it could not get it from."""
+    holds: bool = False
+    """It has the chunk, and wants us to have it too (drain)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What to do next."""
+
+    ask: Member | None
+    """Who is to get it from the origin for us; None: we do."""
+    copies: tuple[Member, ...]
+    """Who may have it, likeliest first."""
+    hedged: bool = False
+    """We act for an owner that is there, but too slow."""
+
+
+def route(
+    order: Sequence[Member],
+    me: str,
+    asked: Asked | None,
+    *,
+    out: Collection[str],
+    slow: Collection[str],
+) -> Route:
+    """`order`: all members in rendezvous order, those that drain too. `out`: they cannot be asked;
+    `slow`: they can, but it takes too long.
+    """
+    passed = {*out, *slow}
+    if asked is not None:
+        passed |= {asked.node, *asked.without}
+    owners = [member for member in order if not member.draining]
+    acting = next((m for m in owners if m.node == me or m.node not in passed), None)
+    if acting is not None and (acting.node == me or (asked and asked.hops >= HOPS_MAX)):
+        acting = None
+    avoided = {me, *out, acting.node if acting else me, asked.node if asked else me}
+    copies = tuple(m for m in order if m.node not in avoided)[:COPIES]
+    first = owners[0].node if owners else me
+    given_up = set(slow) | (set(asked.without) if asked else set())
+    return Route(acting, copies, hedged=acting is None and first != me and first in given_up)
