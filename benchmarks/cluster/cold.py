@@ -18,10 +18,14 @@ NODES = 4
 def measure(place: Place) -> list[Row]:
     """Bytes from the origin, listings, and the time beside that of the slowest link."""
     rows = []
-    for what, files in (("big files", place.big), ("110 KB files", place.small)):
+    sizes = place.sizes
+    for what, files, mbit in (
+        ("big files", place.big, sizes.big_mbit),
+        ("110 KB files", place.small, sizes.small_mbit),
+    ):
         fills, limits = [], []
         for _ in range(place.sizes.rounds):
-            place.shape(place.sizes.link_mbit)
+            place.shape(mbit)
             limits.append(limit_seconds(place, files))
             with place.running(NODES, files) as nodes:
                 fills.append(place.fill(nodes, files))

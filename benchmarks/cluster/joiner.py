@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def measure(place: Place) -> list[Row]:
     """Bytes from the origin, of all five."""
     files, what = place.medium, "a fifth node joins cold, half-way"
-    place.shape(place.sizes.link_mbit)
+    place.shape(place.sizes.medium_mbit)
     *first, joiner = place.nodes(5, files)
 
     late: list[Seen] = []

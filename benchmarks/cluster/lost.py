@@ -35,7 +35,7 @@ class Loss:
 def measure(place: Place) -> list[Row]:
     """Errors, bytes read again, and how long reads were slow."""
     files, what, loss = place.medium, "one of four killed half-way", Loss()
-    place.shape(place.sizes.link_mbit)
+    place.shape(place.sizes.medium_mbit)
     with place.running(4, files) as nodes:
 
         def lose(*_: object) -> None:

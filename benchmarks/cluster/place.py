@@ -42,8 +42,10 @@ class Sizes:
     small_files: int
     rounds: int
     warm_mbit: int
-    link_mbit: int
-    """Every node's and the origin's, both ways."""
+    big_mbit: int
+    """Links of every node and the origin, both ways, while the big files are read."""
+    medium_mbit: int
+    small_mbit: int
     redis_away_seconds: float
     redis_before_seconds: float
 
@@ -51,8 +53,8 @@ class Sizes:
     def of(cls, *, quick: bool) -> Sizes:
         """A full or a quick run."""
         if quick:
-            return cls(8, 16 << 20, 128, 400, 1, 1000, 200, 8.0, 5.0)
-        return cls(24, 2 * PIECE_BYTES, 400, 2000, 3, 1000, 200, 60.0, 20.0)
+            return cls(24, 2 * PIECE_BYTES, 200, 500, 1, 1000, 400, 200, 100, 8.0, 5.0)
+        return cls(64, 2 * PIECE_BYTES, 400, 2000, 3, 1000, 400, 200, 100, 60.0, 20.0)
 
 
 @dataclass(frozen=True, slots=True)

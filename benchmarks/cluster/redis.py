@@ -26,7 +26,7 @@ def measure(place: Place) -> list[Row]:
     before, away = sizes.redis_before_seconds, sizes.redis_away_seconds
     quota = f"{int(files.total_bytes * QUOTA_SHARE)}"
     spec = {"cache": {"tiers": [{"medium": "Disk", "quota": quota}]}}
-    place.shape(sizes.link_mbit)
+    place.shape(sizes.medium_mbit)
     moments: list[float] = []
     with LabRedis(place.host(REDIS), place.directory / "redis") as redis:
 

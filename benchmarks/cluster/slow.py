@@ -38,9 +38,9 @@ def measure(place: Place) -> list[Row]:
 
 def _fill(place: Place, *, slow: bool) -> tuple[Fill, float]:
     """Three nodes read; the fourth serves its share only."""
-    place.shape(place.sizes.link_mbit)
+    place.shape(place.sizes.medium_mbit)
     if slow:
-        mbit = place.sizes.link_mbit * SHARE
+        mbit = place.sizes.medium_mbit * SHARE
         place.host(SLOW).shape(up_mbit=mbit, down_mbit=mbit)
     with place.running(4, place.medium) as nodes:
         fill = place.fill([node for node in nodes if node.name != SLOW], place.medium)

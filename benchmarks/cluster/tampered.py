@@ -27,7 +27,7 @@ def measure(place: Place) -> list[Row]:
 def _on_disk(place: Place) -> list[Row]:
     """Its whole share is spoiled on its disk, a bit in each chunk, before the others read."""
     files = place.medium
-    place.shape(place.sizes.link_mbit)
+    place.shape(place.sizes.medium_mbit)
     with place.running(4, files) as nodes:
         *others, false = nodes
         place.fill([false], files)
@@ -40,7 +40,7 @@ def _on_disk(place: Place) -> list[Row]:
 def _on_the_wire(place: Place) -> list[Row]:
     """What it sends is changed on the way."""
     files = place.medium
-    place.shape(place.sizes.link_mbit)
+    place.shape(place.sizes.medium_mbit)
     with place.running(4, files) as nodes:
         *others, false = nodes
         with false.interposed(flip_after=FLIP_AFTER_BYTES):

@@ -17,7 +17,7 @@ ZONES = {"n0": "a", "n1": "a", "n2": "b", "n3": "b"}
 def measure(place: Place) -> list[Row]:
     """Bytes from the origin in the zone that read most, and bytes between zones."""
     files, what = place.medium, "2 zones of 2"
-    place.shape(place.sizes.link_mbit)
+    place.shape(place.sizes.medium_mbit)
     with place.running(len(ZONES), files, zones=ZONES) as nodes:
         fill = place.fill(nodes, files)
         across, within = (
