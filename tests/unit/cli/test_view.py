@@ -109,3 +109,14 @@ def test_every_mount_is_told():
     lines = view.detail_lines(found)
     assert any(line.endswith("and below /mnt/x (mount mode ZeroOpen: small)") for line in lines)
     assert "mounted at /mnt/y (mount mode Native: all here), version cd" in lines
+
+
+def test_copies_count_once_and_each_zone_has_all():
+    nodes = [
+        {"zone": "a", "cached_bytes": 90, "owned_cached_bytes": 40},
+        {"zone": "a", "cached_bytes": 80, "owned_cached_bytes": 50},
+        {"zone": "b", "cached_bytes": 70, "owned_cached_bytes": 70},
+    ]
+    assert view.unique_cached_bytes(nodes) == 90
+    assert view.unique_cached_bytes([{"cached_bytes": 7, "owned_cached_bytes": None}]) == 7
+    assert view.unique_cached_bytes([]) == 0
