@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cache_worker.peers.stream import Head
 
 CONNECT_SECONDS = 3.0
-AUTH_SECONDS = 5.0
+AUTH_SECONDS = 3.0
 PIECE_BYTES = 1 << 20
 """Received and hashed in such pieces, while they are in the processor's cache."""
 
