@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -148,3 +149,23 @@ async def pair(directory: Path, *, caps: Any = None, limits: Any = None) -> Asyn
     finally:
         await peers.close()
         await server.close()
+
+
+def fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def peer_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("peer")]
+
+
+@asynccontextmanager
+async def two(directory, **more):
+    """A pair, and proof that it left nothing behind."""
+    before = fds()
+    async with pair(directory, **more) as nodes:
+        yield nodes
+    await asyncio.sleep(0.01)
+    assert peer_threads() == []
+    assert fds() == before
+    assert len(asyncio.all_tasks()) == 1
