@@ -7,11 +7,12 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
+from cache_worker.peers.client import Limits, Peers
 from cache_worker.peers.stream import Stream, split_address
 from cache_worker.view import Member
 from cacheop.api import wire
 from cacheop.api.tokens import proof
-from tests.fakes.peer_service import TOKEN
+from tests.fakes.peer_service import TOKEN, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,3 +85,13 @@ def introduce(stream: Stream, **changes: Any) -> Head:
     }
     stream.send_frame(wire.Frame(wire.REQUEST, 0, {**auth, **changes}))
     return stream.head(5)
+
+
+async def ask_once(member, length=10, token="sesame", seconds=5.0, stall_seconds=5.0):
+    """One fetch by a client of its own."""
+    peers = Peers(token, "a", "z1", Limits(stall_seconds=stall_seconds))
+    try:
+        return await peers.fetch(member, VERSION, 1, 0, length, seconds=seconds)
+    finally:
+        await peers.close()
+        assert not peers._threads

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import socket
@@ -11,28 +10,14 @@ import time
 
 import pytest
 import xxhash
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from cache_worker.peers.client import Limits, Peers
-from cache_worker.peers.errors import PeerBadBytes, PeerError, PeerUnavailable
-from cache_worker.peers.server import Caps, PeerServer
+from cache_worker.peers.errors import PeerBadBytes, PeerUnavailable
+from cache_worker.peers.server import Caps
 from cacheop.api import wire
-from cacheop.api.errors import CacheopError
-from tests.fakes.peer_service import VERSION, PeerService, pair, until
-from tests.fakes.scripted_peer import introduce, knock, scripted_peer
+from tests.fakes.peer_service import VERSION, pair, until
+from tests.fakes.scripted_peer import ask_once, introduce, knock, scripted_peer
 
 pytestmark = pytest.mark.node
-
-
-async def ask(member, length=10, token="sesame", seconds=5.0, stall_seconds=5.0):
-    """One fetch by a client of its own."""
-    peers = Peers(token, "a", "z1", Limits(stall_seconds=stall_seconds))
-    try:
-        return await peers.fetch(member, VERSION, 1, 0, length, seconds=seconds)
-    finally:
-        await peers.close()
-        assert not peers._threads
 
 
 def frame(kind, request, meta, payload=b"", **changes):
@@ -53,7 +38,7 @@ def test_a_scripted_peer_that_does_right_is_understood():
         stream.send(frame(wire.RESPONSE, request, {"n": 0, "checksum": GOOD}))
 
     with scripted_peer(script) as member:
-        assert bytes(asyncio.run(ask(member)).data) == b"0123456789"
+        assert bytes(asyncio.run(ask_once(member)).data) == b"0123456789"
 
 
 END = (wire.RESPONSE, {"n": 0, "checksum": GOOD}, b"")
@@ -75,7 +60,7 @@ def test_a_peer_that_does_not_keep_to_the_protocol_sent_bad_bytes(says):
         stream.send(b"".join(frame(kind, request, meta, data) for kind, meta, data in says))
 
     with scripted_peer(script) as member, pytest.raises(PeerBadBytes, match="node b at"):
-        asyncio.run(ask(member))
+        asyncio.run(ask_once(member))
 
 
 @pytest.mark.parametrize(
@@ -84,9 +69,9 @@ def test_a_peer_that_does_not_keep_to_the_protocol_sent_bad_bytes(says):
 )
 def test_garbage_is_bad_bytes_before_and_after_the_token(data):
     with scripted_peer(None, greeting=data) as member, pytest.raises(PeerBadBytes):
-        asyncio.run(ask(member))
+        asyncio.run(ask_once(member))
     with scripted_peer(lambda stream, _: stream.send(data)) as member, pytest.raises(PeerBadBytes):
-        asyncio.run(ask(member))
+        asyncio.run(ask_once(member))
 
 
 def test_a_peer_that_stops_in_the_middle_is_given_up():
@@ -97,10 +82,10 @@ def test_a_peer_that_stops_in_the_middle_is_given_up():
     with scripted_peer(script) as member:
         start = time.monotonic()
         with pytest.raises(PeerUnavailable):  # by what it asked for
-            asyncio.run(ask(member, seconds=0.3))
+            asyncio.run(ask_once(member, seconds=0.3))
         assert time.monotonic() - start < 1
         with pytest.raises(PeerUnavailable, match="nothing came"):  # by silence
-            asyncio.run(ask(member, seconds=30, stall_seconds=0.3))
+            asyncio.run(ask_once(member, seconds=30, stall_seconds=0.3))
         assert time.monotonic() - start < 2.5
 
 
@@ -111,14 +96,14 @@ def test_a_peer_that_drips_is_given_up_when_time_is_over():
             time.sleep(0.1)
 
     with scripted_peer(script) as member, pytest.raises(PeerUnavailable):
-        asyncio.run(ask(member, seconds=0.5))
+        asyncio.run(ask_once(member, seconds=0.5))
 
 
 def test_a_peer_that_accepts_and_says_nothing_is_given_up():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with scripted_peer(None) as member, pytest.raises(PeerUnavailable):
-            asyncio.run(ask(type(member)("b", address), stall_seconds=0.2))
+            asyncio.run(ask_once(type(member)("b", address), stall_seconds=0.2))
 
 
 def test_a_peer_that_does_not_know_the_token_is_not_believed():
@@ -128,7 +113,7 @@ def test_a_peer_that_does_not_know_the_token_is_not_believed():
         scripted_peer(None, greeting=challenge + welcome) as member,
         pytest.raises(PeerUnavailable, match="does not know our token"),
     ):
-        asyncio.run(ask(member))
+        asyncio.run(ask_once(member))
 
 
 def test_an_old_peer_is_named():
@@ -138,7 +123,7 @@ def test_an_old_peer_is_named():
         scripted_peer(None, greeting=bytes(old)) as member,
         pytest.raises(PeerBadBytes, match=r"node b at .*version 0.*node a"),
     ):
-        asyncio.run(ask(member))
+        asyncio.run(ask_once(member))
 
 
 # -- against the server ----------------------------------------------------------------------------
@@ -149,7 +134,7 @@ def test_a_wrong_token_names_both_sides_and_the_server_goes_on(tmp_path, caplog)
         async with pair(tmp_path) as nodes:
             nodes.service.put(1, b"0123456789")
             with pytest.raises(PeerUnavailable, match=r"wrong token: .*node b, asked by node a"):
-                await ask(nodes.member, token="other")
+                await ask_once(nodes.member, token="other")
             assert await nodes.fetch(1, 10) == b"0123456789"
 
     with caplog.at_level(logging.WARNING):
@@ -312,91 +297,3 @@ def test_an_asker_that_takes_nothing_is_given_up(tmp_path):
             stream.close()
 
     asyncio.run(run())
-
-
-JSON = st.none() | st.booleans() | st.integers(-2, 70) | st.text(max_size=3) | st.just(GOOD)
-META = st.fixed_dictionaries(
-    {},
-    optional={
-        "op": st.sampled_from(["get", "hello", "file", "auth", "wait", ""]) | JSON,
-        "n": JSON,
-        "checksum": JSON,
-        "version": st.just(VERSION) | JSON,
-        "chunks": st.lists(st.lists(st.integers(-1, 20), min_size=2, max_size=4), max_size=3)
-        | JSON,
-        "hops": JSON,
-        "only_if_present": JSON,
-        "error": JSON,
-        "length": st.integers(-5, 100) | JSON,
-        "wait_seconds": st.just(0),
-    },
-)
-FRAMES = st.lists(
-    st.tuples(
-        st.integers(0, 5), st.integers(0, 2), META, st.binary(max_size=12), st.integers(0, 3)
-    ),
-    min_size=1,
-    max_size=6,
-)
-
-
-def fuzzed(frames) -> bytes:
-    """Frames with odd kinds, ids and metas; where the last number is 0, cut or spoilt."""
-    parts = []
-    for kind, request_id, meta, payload, spoil in frames:
-        body = json.dumps(meta).encode()
-        if not spoil:
-            body = body[: len(body) // 2] + b"\x00"
-        head = wire.HEADER.pack(b"CO", 1, kind, request_id, len(body), len(payload))
-        parts.append(head + body + payload)
-    return b"".join(parts)
-
-
-def test_fuzzed_frames_do_not_hurt_the_server(tmp_path):
-    async def run():
-        server = PeerServer(PeerService(tmp_path), "sesame", "b", "z1", Caps(stall_seconds=0.5))
-        address = server.listen("127.0.0.1", 0)
-        server._service.put(1, b"0123456789")
-        peers = Peers("sesame", "a", "z1")
-
-        @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-        @given(FRAMES, st.booleans())
-        def fuzz(frames, known):
-            stream = knock(address)
-            if known:
-                introduce(stream)
-            stream.send(fuzzed(frames))
-            stream.shutdown()
-            stream.close()
-
-        await asyncio.to_thread(fuzz)
-        with scripted_peer(None) as any_member:
-            member = type(any_member)("b", address, "z1")
-        assert bytes((await peers.fetch(member, VERSION, 1, 0, 10)).data) == b"0123456789"
-        await peers.close()
-        await until(lambda: not server._connections)
-        await server.close()
-        assert not server._threads
-
-    asyncio.run(run())
-
-
-def test_fuzzed_answers_never_become_bytes():
-    """Whatever a peer says: an error of ours, or ten bytes with that checksum."""
-
-    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(FRAMES)
-    def fuzz(frames):
-        def script(stream, request):
-            stream.send(fuzzed(frames))
-            stream.shutdown()
-
-        with scripted_peer(script) as member:
-            try:
-                found = asyncio.run(ask(member, seconds=2, stall_seconds=0.5))
-            except CacheopError:
-                return
-            assert bytes(found.data) == b"0123456789"
-
-    fuzz()
-    assert issubclass(PeerBadBytes, PeerError)
