@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 from cache_worker.peers.inbox import Inbox
 from cache_worker.peers.messages import (
     AUTH_META_BYTES,
-    GET_META_BYTES,
     PROTOCOL,
     Get,
     is_name,
@@ -115,7 +114,7 @@ class Serving:
     def serve(self, rooms: dict[bool, Room]) -> None:
         """Answer requests until the other side ends; by an exception, always."""
         while True:
-            head = self._stream.head(self._caps.idle_seconds, GET_META_BYTES)
+            head = self._stream.head(self._caps.idle_seconds)
             if head.kind != wire.REQUEST or head.payload_bytes or self._stream.is_ahead:
                 raise ProtocolError("a frame that is not a request, or more than one")
             self._request_id = head.request_id

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 import time
 
 import pytest
@@ -167,5 +169,31 @@ def test_a_server_reads_no_more_than_its_room_at_once(tmp_path):
             nodes.service.gate.set()
             await asyncio.gather(*tasks)
             assert nodes.service.most_providing == 2
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_nobody_accepts_is_given_up_when_nobody_waits(tmp_path):
+    """A full backlog drops SYNs, as a host that is gone does."""
+
+    async def run():
+        async with two(tmp_path) as nodes:
+            with socket.socket() as listener, contextlib.ExitStack() as waiting:
+                listener.bind(("127.0.0.1", 0))
+                listener.listen(0)
+                address = listener.getsockname()
+                for _ in range(4):
+                    one = waiting.enter_context(socket.socket())
+                    one.setblocking(False)
+                    one.connect_ex(address)
+                silent = Member("c", f"{address[0]}:{address[1]}")
+                start = time.monotonic()
+                with pytest.raises(PeerUnavailable, match="did not answer in"):
+                    await nodes.peers.fetch(silent, VERSION, 0, 0, 1, seconds=0.3)
+                await until(lambda: not nodes.peers._on_wire)
+                assert time.monotonic() - start < 1.5
+                with pytest.raises(PeerUnavailable, match="cannot be reached"):
+                    await nodes.peers.fetch(silent, VERSION, 0, 0, 1, seconds=20)
+                assert time.monotonic() - start < 6
 
     asyncio.run(run())
