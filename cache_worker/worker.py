@@ -53,7 +53,13 @@ SPACE_SECONDS = 1.0
 DROP_SECONDS = 10.0
 VERIFY_WINDOW = 4096
 STOP_SECONDS = 8.0
-ALONE: dict[str, Any] = {"zone": "", "draining": False, "members": [], "peer": None}
+ALONE: dict[str, Any] = {
+    "zone": "",
+    "draining": False,
+    "owned_cached_bytes": None,
+    "members": [],
+    "peer": None,
+}
 READABLE_UMASK = 0o022
 """Readers of any user open the files themselves, whatever umask we were started with."""
 

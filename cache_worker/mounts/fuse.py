@@ -10,6 +10,7 @@ way to scale.
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import struct
 import threading
@@ -69,6 +70,7 @@ class FuseMount:
         """Whether the kernel opens files and directories without asking."""
         self._keeps = opens.keeps
         self._view = memoryview(bytearray(kernel.READ_MAX_BYTES))  # main thread's
+        self._line_view = memoryview(mmap.mmap(-1, kernel.READ_MAX_BYTES))  # the line's thread's
         self._streams: Streams | None = None  # main thread's
         self._cold: SimpleQueue[Read] = SimpleQueue()
         self._disk_threads = 0
@@ -163,7 +165,7 @@ class FuseMount:
             code = errno.EBUSY if errno_code == errno.EAGAIN else errno_code
             self._channel.fail(read.request, code)
         elif payload is None:
-            self._attempt(read, memoryview(bytearray(read.length)), wait=False)
+            self._attempt(read, self._line_view[: read.length], wait=False)
         else:
             want = min(read.length, self._stored.index.size(read.row) - read.offset)
             if len(payload) == want:

@@ -111,14 +111,15 @@ def test_every_mount_is_told():
     assert "mounted at /mnt/y (mount mode Native: all here), version cd" in lines
 
 
-def test_what_several_nodes_hold_is_told_in_datasets():
-    third = [node(node=f"node-{k}", cached_bytes=30) for k in range(3)]
-    found = view.summary(record(3), third)
-    assert view.headline(found).startswith("Ready: 0.90 x the Dataset on 3 nodes cached, hit")
-    assert "0.90 x" in view.overview_row(found)
-    alone = view.summary(record(), [node(cached_bytes=30)])
-    assert view.headline(alone).startswith("Ready: 30.0 % cached, hit")
-    assert "30.0 %" in view.overview_row(alone)
+def test_copies_count_once_and_each_zone_has_all():
+    nodes = [
+        {"zone": "a", "cached_bytes": 90, "owned_cached_bytes": 40},
+        {"zone": "a", "cached_bytes": 80, "owned_cached_bytes": 50},
+        {"zone": "b", "cached_bytes": 70, "owned_cached_bytes": 70},
+    ]
+    assert view.unique_cached_bytes(nodes) == 90
+    assert view.unique_cached_bytes([{"cached_bytes": 7, "owned_cached_bytes": None}]) == 7
+    assert view.unique_cached_bytes([]) == 0
 
 
 def test_a_node_that_is_meant_to_be_stopped_is_no_worse_phase():
