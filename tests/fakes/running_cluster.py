@@ -24,11 +24,11 @@ MIB = 1 << 20
 TOKEN = "sesame"
 
 
-def some_files(seed: int = 1, *, small: int = 40, big: int = 3) -> dict[str, bytes]:
-    """Small files of one chunk and big ones of three: about 55 MB."""
+def some_files(seed: int = 1, *, small: int = 32, big: int = 2) -> dict[str, bytes]:
+    """Small files of one chunk and big ones of two: about 20 MB."""
     source = random.Random(seed)
-    found = {f"d{i % 4}/f{i:03}": source.randbytes(60_000 + 500 * i) for i in range(small)}
-    return found | {f"big/b{i}": source.randbytes(17 * MIB + i) for i in range(big)}
+    found = {f"d{i % 4}/f{i:03}": source.randbytes(30_000 + 500 * i) for i in range(small)}
+    return found | {f"big/b{i}": source.randbytes(9 * MIB + i) for i in range(big)}
 
 
 def free_ports(count: int) -> list[int]:
@@ -191,6 +191,25 @@ class RunningCluster:
         nodes = [self.nodes[k] for k in numbers] or self.running()
         for reader in [Reader(node, self.files, k) for k, node in enumerate(nodes)]:
             reader.finish(seconds)
+
+    def evict(self, *numbers: int) -> None:
+        """Everything at these nodes, by default at all that run."""
+        for node in [self.nodes[k] for k in numbers] or self.running():
+            node.call("evict", paths=[])
+
+    def begin_cold(self) -> int:
+        """As if started just now, but for a dataset that was listed; what has left the origin."""
+        self.start_missing()
+        for node in self.nodes:
+            node.call("resume")
+        self.evict()
+        return self.origin.sent_bytes
+
+    def start_missing(self) -> None:
+        running = self.running()
+        missing = [k for k, node in enumerate(self.nodes) if node not in running]
+        if missing:
+            self.start(*missing)
 
     def wait_for_bytes(self, count: int, seconds: float = 60.0) -> None:
         wait_for(lambda: self.origin.sent_bytes >= count, seconds)

@@ -29,6 +29,7 @@ class WebServer:
     sent_bytes: int = 0
     """Of files, in answers to GET."""
     root_listings: int = 0
+    _etags: dict[tuple[Path, int, int], str] = field(default_factory=dict)
     _counting: threading.Lock = field(default_factory=threading.Lock)
     _server: ThreadingHTTPServer | None = None
 
@@ -36,6 +37,12 @@ class WebServer:
     def url(self) -> str:
         assert self._server
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
+
+    def etag(self, path: Path, body: bytes) -> str:
+        key = path, path.stat().st_mtime_ns, len(body)
+        if key not in self._etags:
+            self._etags[key] = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        return self._etags[key]
 
     def count(self, sent_bytes: int, *, root_listing: bool = False) -> None:
         with self._counting:
@@ -79,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = path.read_bytes()
         headers = {"Last-Modified": formatdate(path.stat().st_mtime, usegmt=True)}
         if server.etags:
-            etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+            etag = server.etag(path, body)
             headers["ETag"] = f"W/{etag}" if server.weak else etag
             wanted = self.headers.get("if-match")
             if server.conditions and wanted and (server.weak or wanted != etag):
