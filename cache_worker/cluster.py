@@ -108,9 +108,9 @@ class Cluster:
         if self._settled.issuperset(others):
             self._settled.add(version)
 
-    def lister(self) -> Member | None:
+    def lister(self, without: Iterable[str] = ()) -> Member | None:
         """Who lists the origin, for all zones; None when all drain."""
-        out = self._asking.out(self.view.members)
+        out = self._asking.out(self.view.members).union(without)
         return keeper(MANIFEST_KEY, (m for m in self.view.members if m.node not in out))
 
     def lists(self) -> bool:

@@ -13,7 +13,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from cacheop.api.errors import CacheopError, StoreError
+from cache_worker.peers.errors import PeerUnavailable
+from cacheop.api.errors import CacheopError, StoreError, WorkerUnavailable
 from cacheop.api.names import MANIFEST_DIR, fetched_paths
 
 if TYPE_CHECKING:
@@ -135,10 +136,18 @@ class Following:
 
     async def refresh(self, progress: Callable[[Running], None] | None = None) -> dict[str, Any]:
         """Let the one who lists make a new version, and adopt it."""
-        lister = self._cluster.lister()
-        if lister is None or lister.node == self._cluster.me:
-            return await self.list_here(progress)
-        found = await self._cluster.ask(lister, "refresh", {}, REFRESH_SECONDS)
+        gone: set[str] = set()
+        while True:
+            lister = self._cluster.lister(gone)
+            if lister is None or lister.node == self._cluster.me:
+                return await self.list_here(progress)
+            try:
+                found = await self._cluster.ask(lister, "refresh", {}, REFRESH_SECONDS)
+                break
+            except WorkerUnavailable as error:
+                if not isinstance(error.__cause__, PeerUnavailable):
+                    raise
+                gone.add(lister.node)  # and its time as a member is not over yet
         version, generation = str(found["version"]), int(found["generation"])
         adopted = await self.adopt(version, generation, lister, fresh=True)
         return {**found, **adopted}

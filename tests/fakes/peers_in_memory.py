@@ -97,6 +97,7 @@ class ClusterOf:
         self.members = GivenMembers(self.all[me], others)
         self.peers = PeersInMemory()
         self.cluster = Cluster("Zone", self.members, self.peers)
+        self.members._changed = self.cluster._see  # before `run`, too
         self.version = AnyVersion()
 
     def row_of(self, *order: str) -> int:
