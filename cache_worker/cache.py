@@ -15,11 +15,14 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cache_worker.asking import Found
 from cache_worker.flow import Flow
 from cache_worker.origins import OriginObject
+from cache_worker.relayed import Relayed
+from cache_worker.route import COPIES, ORDER_MEMBERS, Flight
 from cacheop.api.chunk import chunk_span, chunks_of_span
 from cacheop.api.errors import CacheopError, StoreError, SuspendedError
-from cacheop.api.table import PRESENT, SUSPECT
+from cacheop.api.table import PRESENT, STATE_MASK, SUSPECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,7 +95,8 @@ class Cache:
         """Where neighbours are asked; None = this node is alone."""
         self._origin_of = origin_of
         self._flow = Flow()
-        self._fills: dict[int, asyncio.Task[bool | memoryview]] = {}
+        self._fills: dict[int, tuple[Flight, asyncio.Task[bool | memoryview]]] = {}
+        self._relayed = Relayed()
 
     async def read(
         self, version: Version, row: int, offset: int, length: int, *, inline: bool = False
@@ -179,14 +183,19 @@ class Cache:
         slot = version.slots.first_slot(row) + chunk
         if self.store.table.state(slot) == PRESENT:
             return True
-        task = self._fills.get(slot)
-        if task is None:
+        if slot not in self._fills:
             # The version stays until the fill is done, also when nobody waits for it any more: its
             # slots would be given to other files, and its tree is where we write.
             version.use()
-            task = asyncio.create_task(self._fill(version, row, chunk, demand, asked))
-            self._fills[slot] = task
+            flight = Flight()
+            if self.cluster is not None:
+                flight.hops = self.cluster.hops(version, row, chunk, asked)
+            task = asyncio.create_task(self._fill(version, row, chunk, demand, asked, flight))
+            self._fills[slot] = flight, task
             task.add_done_callback(lambda done: self._filled(version, slot, done))
+        flight, task = self._fills[slot]
+        if not flight.may_be_joined(asked):
+            return (await self._obtain(version, row, chunk, demand, asked, Flight()))[0]
         return await asyncio.shield(task)
 
     async def give(self, version: Version, row: int, chunk: int, asked: Asked) -> memoryview | None:
@@ -196,7 +205,7 @@ class Cache:
                 found = await self.ensure(version, row, chunk, asked=asked)
                 if found is not False:  # False: joined the fill of a reader who wants a part only
                     return None if found is True else found
-            return await self._obtain(version, row, chunk, demand=True, asked=asked)
+            return (await self._obtain(version, row, chunk, True, asked, Flight()))[0]
 
     def _filled(self, version: Version, slot: int, task: asyncio.Task[bool | memoryview]) -> None:
         del self._fills[slot]
@@ -205,7 +214,13 @@ class Cache:
             task.exception()  # retrieved: whoever waited has it; nobody may have waited any more
 
     async def _fill(
-        self, version: Version, row: int, chunk: int, demand: bool, asked: Asked | None
+        self,
+        version: Version,
+        row: int,
+        chunk: int,
+        demand: bool,
+        asked: Asked | None,
+        flight: Flight,
     ) -> bool | memoryview:
         slot = version.slots.first_slot(row) + chunk
         if self.store.table.state(slot) == SUSPECT:
@@ -216,38 +231,74 @@ class Cache:
         if self.suspended and cluster is None:
             raise self._suspended(version, row)
         ours = cluster is None or cluster.is_ours(version, row, chunk)
+        if asked is not None and asked.holds:
+            ours = True  # or will be, once who drains is gone
+        # Where we had it before, or may not keep it, others may have got it from us.
+        others = COPIES if self.store.table.state_byte(slot) & ~STATE_MASK else 0
         reserved = self.store.reserve(version, row, chunk, copy=not ours)
-        if not reserved and ours and asked is None:
-            return False  # only the part that is read comes from the origin
+        if not reserved:
+            others = COPIES
         try:
-            data, checksum = await self._obtain_checked(version, row, chunk, demand, asked)
+            whole = reserved or asked is not None
+            found = await self._find(version, row, chunk, asked, flight, others)
+            if found.data is None and not whole:
+                return False  # only the part that is read comes from the origin
+            data, checksum = await self._given(version, row, chunk, demand, found)
         except BaseException:
             if reserved:
                 self.store.abandon(version, row, chunk)
             raise
         if reserved and await self.store.write(version, row, chunk, data, checksum):
+            self._relayed.drop((version.name, row, chunk))
             return True
+        self._relayed.keep((version.name, row, chunk), data, checksum)
         return data
 
     async def _obtain(
-        self, version: Version, row: int, chunk: int, *, demand: bool, asked: Asked | None
-    ) -> memoryview:
-        return (await self._obtain_checked(version, row, chunk, demand, asked))[0]
-
-    async def _obtain_checked(
-        self, version: Version, row: int, chunk: int, demand: bool, asked: Asked | None
+        self,
+        version: Version,
+        row: int,
+        chunk: int,
+        demand: bool,
+        asked: Asked | None,
+        flight: Flight,
     ) -> tuple[memoryview, int | None]:
-        """(bytes of the whole chunk, their checksum if it is known) from a peer or the origin."""
+        """(bytes of the whole chunk, their checksum if it is known), kept nowhere."""
+        found = await self._find(version, row, chunk, asked, flight, COPIES)
+        return await self._given(version, row, chunk, demand, found)
+
+    async def _find(
+        self,
+        version: Version,
+        row: int,
+        chunk: int,
+        asked: Asked | None,
+        flight: Flight,
+        others: int,
+    ) -> Found:
+        """The chunk from memory or a peer; without data, the origin is to be read by us."""
+        length = chunk_span(version.index.size(row), chunk)[1]
+        relayed = self._relayed.get((version.name, row, chunk))
+        if relayed is not None:
+            return Found(*relayed)
+        if self.cluster is None or not length:
+            return Found()
+        if self.suspended:
+            others = ORDER_MEMBERS
+        found = await self.cluster.fetch(version, row, chunk, asked, flight, others=others)
+        if found.data is not None:
+            self.counters.peer_bytes += length
+        return found
+
+    async def _given(
+        self, version: Version, row: int, chunk: int, demand: bool, found: Found
+    ) -> tuple[memoryview, int | None]:
+        """What was found, else the whole chunk from the origin."""
+        if found.data is not None:
+            return found.data, found.checksum
         offset, length = chunk_span(version.index.size(row), chunk)
-        in_place_of_slow = False
-        if self.cluster is not None and length:
-            found = await self.cluster.fetch(version, row, chunk, asked)
-            if found.data is not None:
-                self.counters.peer_bytes += length
-                return found.data, found.checksum
-            in_place_of_slow = found.hedged
         data = await self._fetch(version, row, offset, length, demand=demand)
-        if in_place_of_slow:
+        if found.hedged:
             self.counters.hedged_origin_bytes += length
         return data, None
 
@@ -300,7 +351,7 @@ class Cache:
 
     async def close(self) -> None:
         """Cancel the fills under way and wait for them."""
-        tasks = list(self._fills.values())
+        tasks = [task for _, task in self._fills.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
