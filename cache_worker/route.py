@@ -91,7 +91,8 @@ def route(
     if acting is not None and (acting.node == me or (asked and asked.hops >= HOPS_MAX)):
         acting = None
     given_up = asked.without if asked else frozenset()
-    avoided = {me, *out, *slow, *given_up, acting.node if acting else me, asked.node if asked else me}
+    avoided = {me, *out, *slow, *given_up}
+    avoided |= {acting.node if acting else me, asked.node if asked else me}
     having = tuple(m for m in order if m.node not in avoided)[:copies]
     first = owners[0].node if owners else me
     instead = acting is None and first != me
