@@ -7,8 +7,8 @@ import contextlib
 import os
 import random
 import signal
+import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +16,7 @@ from tests.fakes.running_cluster import Reader, RunningCluster, some_files
 from tests.fakes.running_node import wait_for
 
 STEPS = int(os.environ.get("CACHEOP_TEST_STEPS", "200"))
-STEP_SECONDS = 0.15
+STEP_SECONDS = 0.2
 READ_SECONDS = 30.0
 """The longest that one read may take, whatever is done to the others; on a busy machine."""
 
@@ -24,21 +24,21 @@ pytestmark = [pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(120 + 3 * 
 
 
 class Script:
-    """Does one thing after the other to nodes 1 to 3; node 0 has the readers."""
+    """Does one thing after the other to nodes 1 to 3, waits for none; node 0 has the readers."""
 
     def __init__(self, cluster, source):
         self.cluster, self.source = cluster, source
         self.paused = set()
         self.done = []
+        self.errands = []
 
     def step(self):
         k = self.source.randrange(1, len(self.cluster.nodes))
         node = self.cluster.nodes[k]
-        runs = node.process.poll() is None
         if k in self.paused:
-            what = self.source.choice(["resume", "kill"])
-        elif runs:
-            what = self.source.choice(["kill", "stop", "pause", "drain", "evict", "evict", "wait"])
+            what = self.source.choice(["resume", "resume", "kill"])
+        elif node.process.poll() is None:
+            what = self.source.choice(["kill", "stop", "pause", "drain", *4 * ["evict", "wait"]])
         else:
             what = "start"
         self.done.append((what, k))
@@ -50,7 +50,6 @@ class Script:
 
     def stop(self, k, node):
         node.process.send_signal(signal.SIGTERM)
-        node.process.wait(20)
 
     def pause(self, k, node):
         node.process.send_signal(signal.SIGSTOP)
@@ -61,27 +60,39 @@ class Script:
         self.paused.discard(k)
 
     def start(self, k, node):
-        node.start(ready=False, seconds=60)
+        before = node.process
+        self.meanwhile(lambda: node.start(ready=False, seconds=60))
+        wait_for(lambda: node.process is not before)
 
     def drain(self, k, node):
-        with contextlib.suppress(OSError):  # not listening yet
-            assert node.call("drain", seconds=2)["phase"] in {"Drained", "Late"}
+        self.meanwhile(lambda: node.call("drain", seconds=2))
 
     def evict(self, k, node):
         chosen = self.cluster.nodes[self.source.choice([0, k])]
-        with contextlib.suppress(OSError):
-            chosen.call("evict", paths=[])
+        self.meanwhile(lambda: chosen.call("evict", paths=[]))
 
     def wait(self, k, node):
-        time.sleep(0.5)
+        pass
+
+    def meanwhile(self, what):
+        """It may fail: its node may be killed before it is done."""
+
+        def run():
+            with contextlib.suppress(OSError, AssertionError):
+                what()
+
+        self.errands.append(threading.Thread(target=run))
+        self.errands[-1].start()
 
     def end(self):
         for k in sorted(self.paused):
             self.resume(k, self.cluster.nodes[k])
-        for node in self.cluster.nodes:  # none drains any more
-            if node is not self.cluster.nodes[0]:
-                node.stop()
-                node.start(ready=False, seconds=60)
+        for errand in self.errands:
+            errand.join(70)
+            assert not errand.is_alive()
+        for node in self.cluster.nodes[1:]:  # none drains any more
+            node.stop()
+        self.cluster.start(1, 2, 3)
 
 
 def held(pid):
@@ -96,16 +107,14 @@ def test_whatever_happens_to_its_neighbours_a_nodes_readers_get_right_bytes_in_t
         cluster.start()
         cluster.read_all()
         pid = cluster.nodes[0].process.pid
+        fds, threads = held(pid)
         script = Script(cluster, random.Random(seed))
         readers = [Reader(cluster.nodes[0], cluster.files, k, seconds=3600.0) for k in range(3)]
-        budget = time.monotonic() + max(60.0, 0.4 * STEPS)
         try:
             for _ in range(STEPS):
                 script.step()
                 time.sleep(STEP_SECONDS)
                 assert all(reader.is_alive() for reader in readers)
-                if time.monotonic() > budget and "CACHEOP_TEST_STEPS" not in os.environ:
-                    break
         finally:
             for reader in readers:
                 reader.ended.set()
@@ -118,7 +127,6 @@ def test_whatever_happens_to_its_neighbours_a_nodes_readers_get_right_bytes_in_t
         cluster.settle(60)
         cluster.read_all()
         assert "Traceback" not in cluster.logs()
-        del readers
-        # What was opened for neighbours of the past is closed: a quiet node holds what it needs.
-        wait_for(lambda: held(pid)[0] < 80 and held(pid)[1] < 60, 40)
-        assert Path(f"/proc/{pid}").exists()
+        assert "RuntimeWarning" not in cluster.logs()
+        wait_for(lambda: held(pid)[0] <= fds + 16 and held(pid)[1] <= threads + 12, 40)
+        print("fds, threads:", (fds, threads), "->", held(pid))
