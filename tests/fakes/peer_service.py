@@ -77,8 +77,10 @@ class PeerService:
         *,
         only_if_present: bool,
         hops: int,
+        without: tuple[str, ...],
         asker: Asker,
     ) -> Provided | None:
+        assert without == ()
         if only_if_present:
             raise NotFoundError("absent")
         self.providing += 1
