@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 SMALL_BYTES = 110 * 1024
 INLINE_BYTES = 512 << 10
+PIECE_BYTES = 1 << 20
 AT_A_TIME = {"big": 8, "small": 256}
 """Fetches in flight."""
 TOKEN = "of the benchmark"
@@ -59,12 +60,15 @@ class Data:
 
     @property
     def big(self) -> Path:
+        """The file in chunks."""
         return self.directory / "big"
 
     def small(self, row: int) -> Path:
+        """One of the small files."""
         return self.directory / f"small-{row:05d}"
 
     def make(self) -> None:
+        """Write the files and their checksums."""
         block = os.urandom(CHUNK_BYTES)
         with self.big.open("wb") as file:
             for number in range(self.big_chunks):
@@ -80,6 +84,7 @@ class Data:
         (self.directory / "checksums").write_text(json.dumps(checksums))
 
     def checksums(self) -> dict[str, list[int]]:
+        """As a store recorded them."""
         found: dict[str, list[int]] = json.loads((self.directory / "checksums").read_text())
         return found
 
@@ -97,6 +102,7 @@ class Files:
         self._data, self._checksums = data, data.checksums()
 
     def open_present(self, version: str, row: int, chunk: int) -> OpenChunk | None:
+        """All there is is present."""
         good = self._checksums[version]
         if version == "big":
             fd = os.open(self._data.big, os.O_RDONLY | os.O_CLOEXEC)
@@ -108,11 +114,13 @@ class Files:
         self, version: str, row: int, chunk: int, length: int, *,
         only_if_present: bool, hops: int, asker: Asker,
     ) -> Provided | None:  # fmt: skip
+        """Nothing is absent."""
         raise NotFoundError(f"{version} {row} {chunk} {length} {only_if_present} {hops} {asker}")
 
     async def answer(
         self, op: str, meta: dict[str, Any], asker: Asker
     ) -> tuple[dict[str, Any], bytes]:
+        """No other operation is measured."""
         raise NotFoundError(f"{op} {meta} {asker}")
 
 
@@ -162,7 +170,7 @@ def raw(port: int, jobs: list[tuple[int, int]], sink: str, out: int) -> None:
     """One connection, one request after the other."""
     pipe = os.pipe()
     fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, 1 << 20)
-    buffer = memoryview(bytearray(1 << 20))
+    buffer = memoryview(bytearray(CHUNK_BYTES))
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for number, length in jobs:
@@ -175,7 +183,7 @@ def raw(port: int, jobs: list[tuple[int, int]], sink: str, out: int) -> None:
 
 def _discard(sock, out, place, length, pipe, buffer):  # noqa: ANN001, ANN202, ARG001
     while length:
-        length -= sock.recv_into(buffer, min(length, len(buffer)))
+        length -= sock.recv_into(buffer, min(length, PIECE_BYTES))
 
 
 def _splice(sock, out, place, length, pipe, buffer):  # noqa: ANN001, ANN202, ARG001
@@ -203,7 +211,7 @@ def _splice_then_read(sock, out, place, length, pipe, buffer):  # noqa: ANN001, 
     _splice(sock, out, place, length, pipe, buffer)
     digest = xxhash.xxh3_64()
     while length:
-        got = os.preadv(out, [buffer[: min(length, len(buffer))]], place)
+        got = os.preadv(out, [buffer[: min(length, PIECE_BYTES)]], place)
         digest.update(buffer[:got])
         place += got
         length -= got
@@ -212,7 +220,7 @@ def _splice_then_read(sock, out, place, length, pipe, buffer):  # noqa: ANN001, 
 
 def _receive_write(sock, out, place, length, pipe, buffer):  # noqa: ANN001, ANN202, ARG001
     while length:
-        got = sock.recv_into(buffer, min(length, len(buffer)))
+        got = sock.recv_into(buffer, min(length, PIECE_BYTES))
         os.pwrite(out, buffer[:got], place)
         place += got
         length -= got
@@ -220,11 +228,11 @@ def _receive_write(sock, out, place, length, pipe, buffer):  # noqa: ANN001, ANN
 
 def _receive_hash_write(sock, out, place, length, pipe, buffer):  # noqa: ANN001, ANN202, ARG001
     """All of it into memory, verified, then written."""
-    data = memoryview(bytearray(length))
+    data = buffer[:length]
     digest = xxhash.xxh3_64()
     done = 0
     while done < length:
-        end = min(done + (1 << 20), length)
+        end = min(done + PIECE_BYTES, length)
         got = sock.recv_into(data[done:end], 0, socket.MSG_WAITALL)
         digest.update(data[done : done + got])
         done += got

@@ -27,6 +27,8 @@ class Row:
     met: bool | None
     spread: str = ""
     """Lowest and highest of the runs behind `value`."""
+    note: str = ""
+    """What else was seen meanwhile."""
 
 
 def versus(
@@ -63,13 +65,18 @@ def exactly(what: str, unit: str, value: float, wanted: float) -> Row:
     return Row(what, value, unit, wanted, value / wanted, f"= {wanted:g}", met)
 
 
+def shown(what: str, unit: str, value: float, note: str = "") -> Row:
+    """A figure without a goal, beside those that have one."""
+    return Row(what, value, unit, None, None, "", None, note=note)
+
+
 def spread(values: Sequence[float]) -> str:
     """Lowest to highest."""
     return f"{min(values):.3g} to {max(values):.3g}"
 
 
 def write(name: str, rows: Sequence[Row], directory: Path = RESULTS) -> Path:
-    """results/<name>.json: a list of {what, value, unit, baseline, ratio, goal, met, spread}."""
+    """results/<name>.json: a list of {what, value, unit, baseline, ratio, goal, met, …}."""
     directory.mkdir(exist_ok=True)
     path = directory / f"{name}.json"
     path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
@@ -82,8 +89,11 @@ def show(title: str, rows: Sequence[Row]) -> None:
     from rich.table import Table
 
     table = Table(title=title)
-    for column in ("what", "value", "spread", "baseline", "ratio", "goal", "met"):
-        table.add_column(column, justify="left" if column in {"what", "goal"} else "right")
+    noted = any(row.note for row in rows)
+    columns = ("what", "value", "spread", "baseline", "ratio", "goal", "met")
+    for column in (*columns, "meanwhile") if noted else columns:
+        left = column in {"what", "goal", "meanwhile"}
+        table.add_column(column, justify="left" if left else "right")
     for row in rows:
         table.add_row(
             row.what,
@@ -93,5 +103,6 @@ def show(title: str, rows: Sequence[Row]) -> None:
             "" if row.ratio is None else f"{row.ratio:.2f}",
             row.goal,
             {True: "yes", False: "NO", None: ""}[row.met],
+            *([row.note] if noted else []),
         )
-    Console(width=150).print(table)
+    Console(width=220 if noted else 150).print(table)

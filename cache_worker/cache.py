@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cache_worker.arriving import RELAY_BYTES, Arriving
 from cache_worker.asking import Found
+from cache_worker.counters import Counters, OriginHealth
 from cache_worker.flow import Flow
 from cache_worker.origins import OriginObject
 from cache_worker.relayed import Relayed
@@ -25,61 +27,16 @@ from cacheop.api.errors import CacheopError, StoreError, SuspendedError
 from cacheop.api.table import PRESENT, STATE_MASK, SUSPECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from cache_worker.cluster import Cluster
-    from cache_worker.origins import Origin
+    from cache_worker.origins import Arrived, Origin
     from cache_worker.route import Asked
     from cache_worker.store import Store
     from cache_worker.versions import Version
 
 ATTEMPTS = 8
 """How often a chunk that is evicted again before it was read is cached again; then read through."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the worker counts. Bytes and requests since it started."""
-
-    origin_bytes: int = 0
-    version_origin_bytes: dict[str, int] = field(default_factory=dict)
-    """`origin_bytes` by the version that asked."""
-    demand_origin_bytes: int = 0
-    """The part of `origin_bytes` that a reader waited for."""
-    hedged_origin_bytes: int = 0
-    """The part of `origin_bytes` read in place of an owner that was there, but too slow."""
-    peer_bytes: int = 0
-    """Bytes of chunks that came from peers."""
-    origin_requests: dict[str, int] = field(default_factory=lambda: {"get": 0, "list": 0})
-    origin_errors: int = 0
-    read_bytes: dict[str, int] = field(default_factory=lambda: {"local": 0, "through": 0})
-    """local: read from the store by readers, as far as they told; through: sent in answers."""
-    read_requests: dict[str, int] = field(default_factory=lambda: {"local": 0, "through": 0})
-    misses: int = 0
-    """Read requests that had to wait for a fill."""
-
-    def sources(self) -> dict[str, int]:
-        """Where bytes came from: read here as far as readers told, from peers, from the origin."""
-        return {
-            "local": self.read_bytes["local"],
-            "peer": self.peer_bytes,
-            "origin": self.origin_bytes,
-        }
-
-
-@dataclass(slots=True)
-class OriginHealth:
-    """The last thing the origin did."""
-
-    error: CacheopError | None = None
-
-    def failed(self, error: CacheopError) -> None:
-        """It did not answer as it should."""
-        self.error = error
-
-    def worked(self) -> None:
-        """It answered."""
-        self.error = None
 
 
 class Cache:
@@ -97,6 +54,9 @@ class Cache:
         self._flow = Flow()
         self._fills: dict[int, tuple[Flight, asyncio.Task[bool | memoryview]]] = {}
         self._relayed = Relayed()
+        self._arriving: dict[int, Arriving] = {}
+        """Fills under way that a peer asked for, by slot, while the origin sends."""
+        self._awaited: dict[int, set[asyncio.Future[None]]] = {}
 
     async def read(
         self, version: Version, row: int, offset: int, length: int, *, inline: bool = False
@@ -198,8 +158,34 @@ class Cache:
             return (await self._obtain(version, row, chunk, demand, asked, Flight()))[0]
         return await asyncio.shield(task)
 
-    async def give(self, version: Version, row: int, chunk: int, asked: Asked) -> memoryview | None:
-        """For a peer: None when the chunk is PRESENT now, else all of its bytes."""
+    async def give(
+        self, version: Version, row: int, chunk: int, asked: Asked
+    ) -> memoryview | Arriving | None:
+        """For a peer: None when the chunk is PRESENT now, else all of its bytes.
+
+        Arriving as soon as the origin sends a large one: the fill goes on by itself.
+        """
+        slot = version.slots.first_slot(row) + chunk
+        whole = asyncio.create_task(self._give_whole(version, row, chunk, asked))
+        begun = asyncio.get_running_loop().create_future()
+        waiting = self._awaited.setdefault(slot, set())
+        waiting.add(begun)
+        try:
+            if slot not in self._arriving:
+                await asyncio.wait({whole, begun}, return_when=asyncio.FIRST_COMPLETED)
+            arriving = self._arriving.get(slot)
+            if arriving is not None and arriving.has_begun and not whole.done():
+                return arriving
+            return await whole
+        finally:
+            whole.cancel()
+            waiting.discard(begun)
+            if not waiting:
+                self._awaited.pop(slot, None)
+
+    async def _give_whole(
+        self, version: Version, row: int, chunk: int, asked: Asked
+    ) -> memoryview | None:
         with version.used():
             for _ in range(ATTEMPTS):
                 found = await self.ensure(version, row, chunk, asked=asked)
@@ -243,7 +229,7 @@ class Cache:
             found = await self._find(version, row, chunk, asked, flight, others)
             if found.data is None and not whole:
                 return False  # only the part that is read comes from the origin
-            data, checksum = await self._given(version, row, chunk, demand, found)
+            data, checksum = await self._given(version, row, chunk, demand, asked, found)
         except BaseException:
             if reserved:
                 self.store.abandon(version, row, chunk)
@@ -265,7 +251,7 @@ class Cache:
     ) -> tuple[memoryview, int | None]:
         """(bytes of the whole chunk, their checksum if it is known), kept nowhere."""
         found = await self._find(version, row, chunk, asked, flight, COPIES)
-        return await self._given(version, row, chunk, demand, found)
+        return await self._given(version, row, chunk, demand, asked, found)
 
     async def _find(
         self,
@@ -291,16 +277,46 @@ class Cache:
         return found
 
     async def _given(
-        self, version: Version, row: int, chunk: int, demand: bool, found: Found
+        self,
+        version: Version,
+        row: int,
+        chunk: int,
+        demand: bool,
+        asked: Asked | None,
+        found: Found,
     ) -> tuple[memoryview, int | None]:
         """What was found, else the whole chunk from the origin."""
         if found.data is not None:
             return found.data, found.checksum
         offset, length = chunk_span(version.index.size(row), chunk)
-        data = await self._fetch(version, row, offset, length, demand=demand)
+        slot = version.slots.first_slot(row) + chunk
+        with self._passing_on(slot, length if asked is not None else 0) as arriving:
+            arrived = arriving.arrived if arriving else None
+            data = await self._fetch(version, row, offset, length, demand=demand, arrived=arrived)
         if found.hedged:
             self.counters.hedged_origin_bytes += length
-        return data, None
+        return data, arriving.checksum if arriving else None
+
+    @contextmanager
+    def _passing_on(self, slot: int, length: int) -> Iterator[Arriving | None]:
+        """Let peers have the bytes of a large chunk as they come. Not twice at a time."""
+        if length < RELAY_BYTES or slot in self._arriving:
+            yield None
+            return
+        arriving = self._arriving[slot] = Arriving(length, lambda: self._begun(slot))
+        try:
+            yield arriving
+        except CacheopError as error:
+            arriving.end(error)
+            raise
+        finally:
+            del self._arriving[slot]
+            arriving.end()
+
+    def _begun(self, slot: int) -> None:
+        for waiter in self._awaited.get(slot, ()):
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _suspended(self, version: Version, row: int) -> SuspendedError:
         return SuspendedError(
@@ -309,7 +325,14 @@ class Cache:
         )
 
     async def _fetch(
-        self, version: Version, row: int, offset: int, length: int, *, demand: bool
+        self,
+        version: Version,
+        row: int,
+        offset: int,
+        length: int,
+        *,
+        demand: bool,
+        arrived: Arrived | None = None,
     ) -> memoryview:
         """From the origin, on condition that it is the object of the manifest."""
         index = version.index
@@ -328,7 +351,7 @@ class Cache:
         async with self._flow.pass_(length, demand=demand):
             self.counters.origin_requests["get"] += 1
             try:
-                data = memoryview(await origin.fetch(obj, offset, length))
+                data = memoryview(await origin.fetch(obj, offset, length, arrived))
             except CacheopError as error:
                 self.counters.origin_errors += 1
                 self.origin_health.failed(error)

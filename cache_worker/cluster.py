@@ -178,7 +178,7 @@ class Cluster:
             way = self._route(order, asked, failed, outrun, max(others, COPIES))
             flight.hops = way.hops(asked)
             if way.ask is None:
-                if others or failed or version.name not in self._settled:
+                if others or way.instead or version.name not in self._settled:
                     found = await self._asking.copy(wanted, way.copies)
                     if found.data is not None:
                         return found

@@ -9,6 +9,7 @@ import asyncio
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from cache_worker.census import Census
 from cache_worker.cluster import Cluster
 from cache_worker.draining import Drain
 from cache_worker.following import REFRESH_SECONDS, Following
@@ -50,6 +51,7 @@ class Clustered:
         self.peers = Peers(token, config.node, zone)
         self.members = open_members(config.cluster, me, self.peers.ask)
         self.cluster = Cluster(config.dataset.spec.placement, self.members, self.peers)
+        self.census = Census(cache.store, self.cluster)
         self.following = Following(indexing, versions, self.cluster)
         self.server = PeerServer(
             Giving(cache, self.following),
@@ -70,7 +72,7 @@ class Clustered:
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """What runs in the background."""
-        return [self.cluster.run(), self.following.run()]
+        return [self.cluster.run(), self.following.run(), self.census.run()]
 
     def drain(self) -> Drain:
         """Leave: see draining.py."""
@@ -89,6 +91,7 @@ class Clustered:
         return {
             "zone": me.zone,
             "draining": me.draining,
+            "owned_cached_bytes": self.census.owned_bytes,
             "members": [
                 {
                     "node": node,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from cache_worker.arriving import Arriving
 from cache_worker.members.facts import to_meta
 from cache_worker.peers.service import OpenChunk, Provided
 from cache_worker.route import Asked
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from cache_worker.cache import Cache
     from cache_worker.following import Following
-    from cache_worker.peers.service import Asker
+    from cache_worker.peers.service import Asker, Incoming
     from cache_worker.versions import Version
 
 ADOPT_WAIT_SECONDS = 10.0
@@ -95,7 +96,7 @@ class Giving:
         hops: int,
         without: tuple[str, ...],
         asker: Asker,
-    ) -> Provided | None:
+    ) -> Provided | Incoming | None:
         """See peers.service.Service."""
         del length
         found = await self._version(version, wait=not only_if_present)
@@ -116,6 +117,8 @@ class Giving:
             if not self._store.has_file(found, row):
                 self._store.drop_file(found, row)
             return None
+        if isinstance(data, Arriving):
+            return data
         return Provided(data, await asyncio.to_thread(xxhash.xxh3_64_intdigest, data))
 
     async def _version(self, name: str, *, wait: bool) -> Version:

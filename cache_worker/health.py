@@ -8,6 +8,7 @@ tried, is banned. Latencies are those of whole chunks, from the question to the 
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass, field
 from math import ceil, inf
@@ -38,28 +39,29 @@ ORIGIN_HEDGE_FACTOR = 10.0
 
 @dataclass(slots=True)
 class Latencies:
-    """The last ones of a peer, with the times they were measured at."""
+    """The last ones of a peer, by time and by size: a quantile is wanted for every request."""
 
-    _samples: deque[tuple[float, float]] = field(
-        default_factory=lambda: deque(maxlen=WINDOW_SAMPLES)
-    )
-    _sorted: list[float] | None = None
+    _by_time: deque[tuple[float, float]] = field(default_factory=deque)
+    _sorted: list[float] = field(default_factory=list)
 
     def add(self, now: float, seconds: float) -> None:
         """One more."""
-        self._samples.append((now, seconds))
-        self._sorted = None
+        if len(self._by_time) == WINDOW_SAMPLES:
+            self._drop_oldest()
+        self._by_time.append((now, seconds))
+        insort(self._sorted, seconds)
 
     def quantile(self, now: float, part: float) -> float | None:
         """The latency that `part` of them do not pass; None before there are enough."""
-        while self._samples and self._samples[0][0] < now - WINDOW_SECONDS:
-            self._samples.popleft()
-            self._sorted = None
-        if len(self._samples) < ENOUGH_SAMPLES:
+        while self._by_time and self._by_time[0][0] < now - WINDOW_SECONDS:
+            self._drop_oldest()
+        if len(self._sorted) < ENOUGH_SAMPLES:
             return None
-        if self._sorted is None:
-            self._sorted = sorted(seconds for _, seconds in self._samples)
         return self._sorted[ceil(part * len(self._sorted)) - 1]
+
+    def _drop_oldest(self) -> None:
+        _, seconds = self._by_time.popleft()
+        del self._sorted[bisect_left(self._sorted, seconds)]
 
 
 @dataclass(slots=True)
@@ -234,5 +236,5 @@ class Health:
         peer = self._peer(node)
         seconds = min(LONGEST_REST_SECONDS, FIRST_REST_SECONDS * 2.0 ** min(peer.failures, 9))
         peer.failures += 1
-        peer.trial = peer.silent = False
+        peer.trial = peer.banned = peer.silent = False
         peer.rests_until = now + seconds

@@ -59,8 +59,10 @@ class Route:
     """Who is to get it from the origin for us; None: we do."""
     copies: tuple[Member, ...]
     """Who may have it, likeliest first."""
+    instead: bool = False
+    """We act for an owner that cannot be asked: others may have got it from there before."""
     hedged: bool = False
-    """We act for an owner that is there, but too slow."""
+    """That owner is there, but too slow."""
 
     def hops(self, asked: Asked | None) -> int:
         """See Flight."""
@@ -88,8 +90,10 @@ def route(
     acting = next((m for m in owners if m.node == me or m.node not in passed), None)
     if acting is not None and (acting.node == me or (asked and asked.hops >= HOPS_MAX)):
         acting = None
-    avoided = {me, *out, *slow, acting.node if acting else me, asked.node if asked else me}
+    given_up = asked.without if asked else frozenset()
+    avoided = {me, *out, *slow, *given_up}
+    avoided |= {acting.node if acting else me, asked.node if asked else me}
     having = tuple(m for m in order if m.node not in avoided)[:copies]
     first = owners[0].node if owners else me
-    given_up = set(slow) | (set(asked.without) if asked else set())
-    return Route(acting, having, hedged=acting is None and first != me and first in given_up)
+    instead = acting is None and first != me
+    return Route(acting, having, instead, hedged=instead and first in {*slow, *given_up})

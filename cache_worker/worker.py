@@ -51,7 +51,13 @@ log = logging.getLogger("cacheop.worker")
 
 WRITER_THREADS = 4
 STOP_SECONDS = 8.0
-ALONE: dict[str, Any] = {"zone": "", "draining": False, "members": [], "peer": None}
+ALONE: dict[str, Any] = {
+    "zone": "",
+    "draining": False,
+    "owned_cached_bytes": None,
+    "members": [],
+    "peer": None,
+}
 READABLE_UMASK = 0o022
 """Readers of any user open the files themselves, whatever umask we were started with."""
 

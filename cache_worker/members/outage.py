@@ -24,7 +24,7 @@ class Outage:
 
     def failed(self, error: OSError) -> float:
         """Seconds to wait now."""
-        reason = str(error) or "no answer in time"
+        reason = str(error).rstrip(".") or "no answer in time"
         if reason not in self._said:
             log.warning("%s: %s. %s", self._who, reason, self._meanwhile)
             self._said.add(reason)

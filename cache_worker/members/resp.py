@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from cacheop.api.errors import CacheopError, ProtocolError
@@ -42,13 +44,7 @@ class Connection:
     async def open(cls, server: RedisServer) -> Connection:
         """Connect and say who we are. Raises OSError, Refused."""
         password = server.password_file.read_bytes().strip() if server.password_file else b""
-        try:
-            reader, writer = await asyncio.open_connection(
-                server.host, server.port, ssl=_tls() if server.tls else None
-            )
-        except UnicodeError as error:
-            raise OSError(f"{server.host!r} is no name of a host") from error
-        connection = cls(reader, writer)
+        connection = cls(*await _connect(server))
         try:
             if password or server.user:
                 who = (server.user,) if server.user else ()
@@ -162,6 +158,29 @@ def _number(text: bytes) -> int:
     if len(text) > 20 or not text.removeprefix(b"-").isdigit():
         raise ProtocolError(f"what answers is no Redis: {text[:40]!r} is no number")
     return int(text)
+
+
+async def _connect(server: RedisServer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To the first of its addresses that takes us."""
+    loop = asyncio.get_running_loop()
+    look_up = functools.partial(socket.getaddrinfo, type=socket.SOCK_STREAM)
+    try:
+        found = await loop.run_in_executor(_names, look_up, server.host, server.port)
+    except UnicodeError as error:
+        raise OSError(f"{server.host!r} is no name of a host") from error
+    tls, name = (_tls(), server.host) if server.tls else (None, None)
+    failure = OSError(f"{server.host} has no address")
+    for *_, address in found:
+        host, port = str(address[0]), int(address[1])
+        try:
+            return await asyncio.open_connection(host, port, ssl=tls, server_hostname=name)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+_names = ThreadPoolExecutor(1, thread_name_prefix="redis-name")
+"""A name server that does not answer keeps this thread busy, not those that others wait for."""
 
 
 @functools.cache

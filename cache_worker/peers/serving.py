@@ -6,12 +6,12 @@ import contextlib
 import hmac
 import logging
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from cache_worker.peers.inbox import Inbox
 from cache_worker.peers.messages import (
     AUTH_META_BYTES,
-    GET_META_BYTES,
     PROTOCOL,
     Get,
     is_name,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from cache_worker.peers.room import Room
     from cache_worker.peers.server import Caps, Identity
-    from cache_worker.peers.service import Service
+    from cache_worker.peers.service import Incoming, Service
     from cache_worker.peers.stream import Head, Stream
     from cache_worker.peers.traffic import Traffic
 
@@ -114,9 +114,9 @@ class Serving:
     def serve(self, rooms: dict[bool, Room]) -> None:
         """Answer requests until the other side ends; by an exception, always."""
         while True:
-            head = self._stream.head(self._caps.idle_seconds, GET_META_BYTES)
-            if head.kind != wire.REQUEST or head.payload_bytes:
-                raise ProtocolError("a frame that is not a request")
+            head = self._stream.head(self._caps.idle_seconds)
+            if head.kind != wire.REQUEST or head.payload_bytes or self._stream.is_ahead:
+                raise ProtocolError("a frame that is not a request, or more than one")
             self._request_id = head.request_id
             op = head.meta.get("op")
             if op == "get":
@@ -129,8 +129,8 @@ class Serving:
 
     def _other(self, op: str, head: Head) -> None:
         meta = {key: value for key, value in head.meta.items() if key != "op"}
-        work = self._service.answer(op, meta, self.asker)
-        self._inbox.start([(0, work)], self._caps.answer_seconds)
+        call = partial(self._service.answer, op, meta, self.asker)
+        self._inbox.start([(0, call)], self._caps.answer_seconds)
         ((_, outcome),) = self._inbox.take(self._stream.fileno(), self._caps.answer_seconds + 5)
         if isinstance(outcome, CacheopError):
             self._sent.ended("error")
@@ -206,6 +206,8 @@ class Serving:
                         self._send_bytes(request, number, outcome)
                     elif isinstance(outcome, CacheopError):
                         self._fail(number, outcome)
+                    elif outcome is not None:
+                        self._pass_on(request, number, outcome)  # type: ignore[arg-type]
                     else:
                         again: list[int] = []
                         self._open(request, number, opened, again)
@@ -224,10 +226,11 @@ class Serving:
     def _start(self, request: Get, numbers: list[int]) -> None:
         if not numbers:
             return
-        work = []
+        calls = []
         for number in numbers:
             wanted = request.wanted[number]
-            provide = self._service.provide(
+            provide = partial(
+                self._service.provide,
                 request.version,
                 wanted.row,
                 wanted.chunk,
@@ -237,8 +240,8 @@ class Serving:
                 without=request.without,
                 asker=self.asker,
             )
-            work.append((number, provide))
-        self._inbox.start(work, self._caps.provide_seconds)
+            calls.append((number, provide))
+        self._inbox.start(calls, self._caps.provide_seconds)
 
     # -- sending ----------------------------------------------------------------------------------
 
@@ -271,6 +274,23 @@ class Serving:
             self._stream.send(provided.data, more=True)
             self._sent.moved(len(provided.data), same_zone=self.asker.zone == self._me.zone)
         self._whole(number, provided.checksum)
+
+    def _pass_on(self, request: Get, number: int, incoming: Incoming) -> None:
+        """Send a chunk while it comes in."""
+        if not self._fits(request, number, incoming.length):
+            return
+        sent = 0
+        try:
+            while piece := incoming.piece(sent, self._caps.provide_seconds):
+                self._add(wire.EVENT, {"n": number}, len(piece))
+                self._flush(more=True)
+                self._stream.send(piece)
+                self._sent.moved(len(piece), same_zone=self.asker.zone == self._me.zone)
+                sent += len(piece)
+        except CacheopError as error:
+            self._fail(number, error)
+        else:
+            self._whole(number, incoming.whole())
 
     def _fits(self, request: Get, number: int, length: int) -> bool:
         wanted = request.wanted[number].length

@@ -111,6 +111,7 @@ def summary(record: RunRecord, nodes: Sequence[Mapping[str, Any]]) -> dict[str, 
         "file_count": max((n.get("file_count") or 0 for n in live), default=0),
         "bytes_total": bytes_total,
         "cached_bytes": sum(n.get("cached_bytes") or 0 for n in live),
+        "unique_cached_bytes": unique_cached_bytes(live),
         "origin_bytes": origin_bytes,
         "origin_ratio": origin_bytes / bytes_total if bytes_total else None,
         "read_bytes": sum(n.get("read_bytes") or 0 for n in live),
@@ -118,6 +119,20 @@ def summary(record: RunRecord, nodes: Sequence[Mapping[str, Any]]) -> dict[str, 
         "mounts": [mount for n in live for mount in n.get("mounts") or ()],
         "nodes": list(nodes),
     }
+
+
+def unique_cached_bytes(nodes: Iterable[Mapping[str, Any]]) -> int:
+    """What nodes have together, copies counted once: what each has of its own share of chunks.
+
+    Each zone is to have all, so the fullest one counts. A node that is alone owns what it has.
+    """
+    zones: dict[str, int] = {}
+    for node in nodes:
+        owned = node.get("owned_cached_bytes")
+        found = node.get("cached_bytes") if owned is None else owned
+        zone = str(node.get("zone") or "")
+        zones[zone] = zones.get(zone, 0) + int(found or 0)
+    return max(zones.values(), default=0)
 
 
 def is_as_wanted(node: Mapping[str, Any]) -> bool:
@@ -158,7 +173,7 @@ def overview_row(dataset: Mapping[str, Any]) -> tuple[str, ...]:
         dataset["version"] or UNKNOWN,
         count(dataset["file_count"]),
         size(total),
-        percent(dataset["cached_bytes"] / total if total else None),
+        percent(dataset["unique_cached_bytes"] / total if total else None),
         percent(dataset["hit_ratio"]),
         times(dataset["origin_ratio"]),
         dataset["mount"] or UNKNOWN,
@@ -250,8 +265,7 @@ def headline(dataset: Mapping[str, Any]) -> str:
     suspended = ", suspended" if any(n.get("suspended") for n in nodes) else ""
     if not total:
         return f"{dataset['phase']}{suspended}"
-    copies = len([n for n in nodes if n.get("running")]) or 1
-    share = percent(dataset["cached_bytes"] / total / copies)
+    share = percent(dataset["unique_cached_bytes"] / total)
     hit = percent(dataset["hit_ratio"]) if dataset["hit_ratio"] is not None else "nothing read yet"
     return (
         f"{dataset['phase']}{suspended}: {share} cached, hit ratio {hit}, "

@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS) on 127.0.0.1, as a context manager.
+"""A real S3 server (SeaweedFS), on 127.0.0.1 unless told otherwise, as a context manager.
 
     with S3Server(Path("/tmp/s3")) as s3:
         s3.http.put("bucket", "key", b"bytes")
@@ -42,12 +42,12 @@ _VOLUME_LIMIT_MB = 4096
 class S3Server:
     """One server: `endpoint`, `access_key`, `secret_key`, `http` (signed requests)."""
 
-    def __init__(self, directory: Path, *, port: int = 0) -> None:
+    def __init__(self, directory: Path, *, port: int = 0, host: str = HOST) -> None:
         self.directory = directory
         self.access_key = ACCESS_KEY
         self.secret_key = SECRET_KEY
         self.log = directory / "server.log"
-        self.port = port
+        self.host, self.port = host, port
         self._process: subprocess.Popen[bytes] | None = None
         # Unix sockets: a path of their own, because a deep data directory is too long for one.
         self._sockets: Path | None = None
@@ -56,12 +56,12 @@ class S3Server:
     @property
     def endpoint(self) -> str:
         """URL of the S3 service."""
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def http(self) -> S3Http:
         """Signed requests to this server."""
-        return S3Http(HOST, self.port, self.access_key, self.secret_key)
+        return S3Http(self.host, self.port, self.access_key, self.secret_key)
 
     def start(self) -> None:
         """Start it and wait until it answers. Raises RuntimeError with the end of its log."""
@@ -112,7 +112,7 @@ class S3Server:
         )
 
     def _launch(self, sockets: Path) -> None:
-        ports = _free_ports(8)
+        ports = _free_ports(8, self.host)
         self.port = self.port or ports[7]
         # SeaweedFS puts these beside its own and offers no option for the place.
         self._leftovers = [
@@ -133,7 +133,7 @@ class S3Server:
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
         arguments = [
-            f"-dir={data}", f"-ip={HOST}", f"-ip.bind={HOST}",
+            f"-dir={data}", f"-ip={self.host}", f"-ip.bind={self.host}",
             f"-master.port={ports[0]}", f"-master.port.grpc={ports[1]}",
             "-master.telemetry=false", "-master.resumeState=false",
             f"-master.volumeSizeLimitMB={_VOLUME_LIMIT_MB}",
@@ -187,10 +187,10 @@ def _die_with_parent() -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(count: int, host: str) -> list[int]:
     """Ports that are free now. Held together while picking, so that none comes twice."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
-            one.bind((HOST, 0))
+            one.bind((host, 0))
         return [one.getsockname()[1] for one in sockets]

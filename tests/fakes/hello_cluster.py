@@ -1,4 +1,4 @@
-"""Nodes of a fixed list that answer each other's `hello`, or don't: stands in for the peers' client."""
+"""Nodes of a fixed list that answer `hello`, or do not: in place of the client of peers."""
 
 import asyncio
 from dataclasses import replace

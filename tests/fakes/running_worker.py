@@ -54,7 +54,13 @@ class RunningWorker:
                 stdout=log,
                 stderr=log,
             )
-        while time.monotonic() < started + seconds:
+        self.wait_ready(ready=ready, seconds=seconds)
+        return time.monotonic() - started
+
+    def wait_ready(self, *, ready=True, seconds=30):
+        """Until it can be read (or, with `ready=False`, until it answers)."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f"ended with {self.process.returncode}: {self.tail()}")
             try:
@@ -63,7 +69,7 @@ class RunningWorker:
                 time.sleep(0.01)
                 continue
             if phase == "Ready" or not ready:
-                return time.monotonic() - started
+                return
             if phase == "Failed":
                 raise AssertionError(f"failed: {self.status()['error']}")
             time.sleep(0.02)

@@ -161,6 +161,26 @@ def test_nobody_there_is_refused():
     asyncio.run(run())
 
 
+def test_a_name_with_several_addresses_is_tried_until_one_takes_us():
+    async def run():
+        async with answering(b"+PONG\r\n") as (server, _):  # 127.0.0.1 only, so not ::1
+            connection = await resp.Connection.open(RedisServer("localhost", server.port))
+            assert await connection.call(("PING",)) == [b"PONG"]
+            connection.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70])
+def test_a_name_that_is_none_is_an_os_error(host):
+    async def run():
+        async with asyncio.timeout(10):
+            with pytest.raises(OSError):
+                await resp.Connection.open(RedisServer(host))
+
+    asyncio.run(run())
+
+
 def test_who_says_nothing_is_waited_for_as_long_as_the_caller_says():
     async def run():
         async with answering(b"", end=False) as (server, _):

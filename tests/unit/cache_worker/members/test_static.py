@@ -1,4 +1,4 @@
-"""A fixed list: what is presumed, and learnt from answers. tests/node/members has who is gone when."""
+"""A fixed list: what is presumed and learnt. Who is gone when is in tests/node/members."""
 
 import asyncio
 from dataclasses import replace
