@@ -127,7 +127,7 @@ def test_a_version_that_is_on_its_way_is_waited_for(node):
     asyncio.run(run())
 
 
-def test_a_version_that_nobody_has_is_waited_for_once_and_a_dropped_one_never(node, monkeypatch):
+def test_a_version_that_nobody_has_is_waited_for_once_and_a_dropped_one_never(node):
     async def run():
         loop = asyncio.get_running_loop()
         started = loop.time()
