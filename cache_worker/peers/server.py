@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 ACCEPT_TICK_SECONDS = 0.5
 """How often connections that are overdue are looked for."""
 CLOSE_SECONDS = 5.0
+TELL_AGAIN_SECONDS = 60.0
+TOLD_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,8 @@ class PeerServer:
         self._lock = threading.Lock()
         self._connections: set[_Connection] = set()
         self._threads: set[threading.Thread] = set()
+        self._told: dict[tuple[str, str], float] = {}
+        """When a line was written about whom (host, kind of error)."""
         self._closed = False
         self._listener: socket.socket | None = None
         self._bell, self._ring = socket.socketpair()
@@ -203,7 +207,10 @@ class PeerServer:
             serving.authenticate(where, lambda node: self._admit(connection, node))
             serving.serve(self._rooms)
         except CacheopError as error:
-            log.warning("peers: connection from %s (%s) ended: %s", where, connection.node, error)
+            level = logging.WARNING if self._is_news(where, error) else logging.DEBUG
+            log.log(
+                level, "peers: connection from %s (%s) ended: %s", where, connection.node, error
+            )
         except TimeoutError as error:
             log.info("peers: connection from %s (%s) ended: %s", where, connection.node, error)
         except OSError as error:
@@ -216,6 +223,18 @@ class PeerServer:
             self._forget(connection)
             with self._lock:
                 self._threads.discard(threading.current_thread())
+
+    def _is_news(self, where: str, error: CacheopError) -> bool:
+        """Whether it is worth a line: who is refused comes again every second."""
+        about, now = (where.rpartition(":")[0], type(error).__name__), time.monotonic()
+        with self._lock:
+            last = self._told.get(about, -TELL_AGAIN_SECONDS)
+            if now - last < TELL_AGAIN_SECONDS:
+                return False
+            if len(self._told) >= TOLD_MAX:
+                self._told.clear()
+            self._told[about] = now
+            return True
 
     def _admit(self, connection: _Connection, node: str) -> None:
         with self._lock:

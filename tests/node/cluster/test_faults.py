@@ -82,7 +82,7 @@ def test_a_node_with_another_token_is_no_member_and_says_so(tmp_path, files):
         assert live(cluster.nodes[0]) == {"n0", "n1"}
         log = cluster.nodes[2].log.read_text()
         assert "wrong token: this is node n2, asked by node n" in log
-        assert log.count("wrong token") < 40  # not once for each attempt
+        assert log.count("wrong token: this") <= 2  # not once a second
         cluster.read_all(2)  # alone, it serves its own readers
 
 

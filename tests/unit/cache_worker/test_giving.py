@@ -127,7 +127,7 @@ def test_a_version_that_is_on_its_way_is_waited_for(node):
     asyncio.run(run())
 
 
-def test_a_version_that_nobody_has_is_waited_for_once_and_a_dropped_one_never(node, monkeypatch):
+def test_a_version_that_nobody_has_is_waited_for_once_and_a_dropped_one_never(node):
     async def run():
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -339,6 +339,35 @@ def test_of_a_big_file_the_owned_chunks_stay(tmp_path):
             here = {chunk for chunk in range(5) if store.is_present(version, row, chunk)}
             assert here == owned
             assert store.space.used_bytes == len(owned) * 8 * MIB
+
+    asyncio.run(run())
+    nodes.close()
+
+
+def test_a_peer_is_not_made_to_wait_for_a_question_that_was_put_to_itself(tmp_path):
+    """Our reader's fill asks `b`; while it does, `b` asks us, as it sees other members."""
+    nodes = TwoNodes(tmp_path, many())
+    version = nodes.version
+
+    async def run():
+        async with nodes.one, nodes.two:
+            rows = [version.index.resolve(path) for path in nodes.origin.objects]
+            row = next(r for r in rows if not nodes.one.cluster.owned(version, r))
+            gate = asyncio.Event()
+
+            async def answer():
+                await gate.wait()
+                return nodes.origin.objects[version.index.path(row)]
+
+            nodes.one.peers.give["b"] = answer
+            reading = asyncio.create_task(nodes.a.cache.cache.ensure(version, row, 0))
+            await asyncio.sleep(0.01)
+            given = await asyncio.wait_for(nodes.a.provide(version.name, row), 5)
+            assert bytes(given.data) == nodes.origin.objects[version.index.path(row)]
+            assert not reading.done()
+            gate.set()
+            assert await asyncio.wait_for(reading, 5) is True
+            assert nodes.a.cache.store.space.reserved_bytes == 0
 
     asyncio.run(run())
     nodes.close()
