@@ -59,12 +59,15 @@ class Data:
 
     @property
     def big(self) -> Path:
+        """The file in chunks."""
         return self.directory / "big"
 
     def small(self, row: int) -> Path:
+        """One of the small files."""
         return self.directory / f"small-{row:05d}"
 
     def make(self) -> None:
+        """Write the files and their checksums."""
         block = os.urandom(CHUNK_BYTES)
         with self.big.open("wb") as file:
             for number in range(self.big_chunks):
@@ -80,6 +83,7 @@ class Data:
         (self.directory / "checksums").write_text(json.dumps(checksums))
 
     def checksums(self) -> dict[str, list[int]]:
+        """As a store recorded them."""
         found: dict[str, list[int]] = json.loads((self.directory / "checksums").read_text())
         return found
 
@@ -97,6 +101,7 @@ class Files:
         self._data, self._checksums = data, data.checksums()
 
     def open_present(self, version: str, row: int, chunk: int) -> OpenChunk | None:
+        """All there is is present."""
         good = self._checksums[version]
         if version == "big":
             fd = os.open(self._data.big, os.O_RDONLY | os.O_CLOEXEC)
@@ -108,11 +113,13 @@ class Files:
         self, version: str, row: int, chunk: int, length: int, *,
         only_if_present: bool, hops: int, asker: Asker,
     ) -> Provided | None:  # fmt: skip
+        """Nothing is absent."""
         raise NotFoundError(f"{version} {row} {chunk} {length} {only_if_present} {hops} {asker}")
 
     async def answer(
         self, op: str, meta: dict[str, Any], asker: Asker
     ) -> tuple[dict[str, Any], bytes]:
+        """No other operation is measured."""
         raise NotFoundError(f"{op} {meta} {asker}")
 
 

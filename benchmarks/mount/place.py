@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.mount.figures import Sample
 from benchmarks.mount.fleet import Item, Job, Ran
-from benchmarks.mount.machine import cpu_by_name
+from benchmarks.mount.machine import cpu_by_name, drop_caches
 from benchmarks.setting import SMALL_BYTES
 
 if TYPE_CHECKING:
@@ -141,6 +141,21 @@ class Place:
     def look(self, system: System, items: Sequence[Item]) -> None:
         """Attributes of every file, not timed: warm metadata for every system alike."""
         self._fleet(Job("stat", str(system.root), items, 2))
+
+    def read_in(self, systems: Sequence[System], items: Sequence[Item]) -> None:
+        """The files of all `systems` into an empty page cache, mixed at random, not timed.
+
+        One after the other would not be fair: the first gets the pages that were just freed,
+        scattered and in falling order, the next one whole runs. Copying from the former takes 10
+        to 20 % longer as long as they stay: a directory beside a bind mount of it shows as much.
+        """
+        mixed = [
+            (f"{system.root}/{path}"[1:], offset, length)
+            for system in systems
+            for path, offset, length in items
+        ]
+        drop_caches()
+        self._fleet(Job("read", "", mixed, readers=len(systems)))
 
     def _fleet(self, job: Job) -> Ran:
         done = subprocess.run(

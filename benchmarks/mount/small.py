@@ -67,8 +67,7 @@ def measure(place: Place) -> list[Series]:
 def warm(place: Place, system: System, rounds: int) -> list[Series]:
     """Everything in the page cache, ext4 and the system in turn."""
     local = ext4(place)
-    for one in (local, system):
-        place.run(one, place.small, readers=MANY)
+    place.read_in((local, system), place.small)
     rows = []
     for readers in READERS:
         row = Series(with_readers(WARM, readers), system.name, RATE, system.mode)

@@ -38,7 +38,7 @@ TICK_SECONDS = 1.0
 # Gone again or unreadable this often: the bytes themselves are asked for, in the answer.
 INLINE_TRIES = 3
 TOUCHED_ROWS = 20_000  # a frame
-RECEIVE_BYTES = 1 << 20
+RECEIVE_BYTES = 64 << 10  # for more, malloc maps new pages for every answer
 SOCKET_PATH_BYTES = 107
 ERROR, EVENT = 3, 4  # kinds of frames, as in cacheop.api.wire
 

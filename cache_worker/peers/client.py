@@ -16,6 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from cache_worker.peers.buffers import Buffers
 from cache_worker.peers.errors import PeerAbsent, PeerBadBytes, PeerError, PeerUnavailable
 from cache_worker.peers.lanes import Job, Key, Lane, Limits, Seat
 from cache_worker.peers.link import AnsweredError, Callee, Caller, Fetched, Link
@@ -45,6 +46,7 @@ class Peers:
         self.limits = limits or Limits()
         self.received = Traffic()
         self._caller = Caller(token, node, zone, self.limits.stall_seconds)
+        self._buffers = Buffers(self.limits.flight_bytes)
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._lanes: dict[Key, Lane] = {}
@@ -209,6 +211,7 @@ class Peers:
     def _retire(self, lane: Lane) -> list[Job]:
         """This thread takes nothing more from the lane. Under the lock that found it empty."""
         lane.threads -= 1
+        self._buffers.trim(self.limits.idle_seconds)
         if not lane.threads:
             self._short_of_room.discard(lane)
             del self._lanes[lane.key]
@@ -266,7 +269,7 @@ class Peers:
             link = None
         is_new = link is None
         if link is None:
-            link = Link(self._caller, callee)
+            link = Link(self._caller, callee, self._buffers)
         problem: CacheopError = PeerUnavailable(f"asking {callee} failed")
         also: list[Job] = []
         is_good = False

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from cacheop.api.errors import CacheopError, ProtocolError, WorkerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    Work = Sequence[tuple[int, Coroutine[Any, Any, object]]]
+    Call = Callable[[], Awaitable[object]]
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +34,11 @@ class Inbox:
         self._lock = threading.Lock()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
-    def start(self, work: Work, seconds: float) -> None:
+    def start(self, calls: Sequence[tuple[int, Call]], seconds: float) -> None:
         """Run these at the same time on the loop, each for `seconds` at most."""
         try:
-            self._loop.call_soon_threadsafe(self._start, work, seconds)
+            self._loop.call_soon_threadsafe(self._start, calls, seconds)
         except RuntimeError:  # the loop is closed: the worker ends
-            for _, coroutine in work:
-                coroutine.close()
             raise ConnectionAbortedError("this node stops") from None
 
     def take(self, connection: int, seconds: float) -> list[tuple[int, object]]:
@@ -80,20 +78,18 @@ class Inbox:
 
     # -- on the loop ------------------------------------------------------------------------------
 
-    def _start(self, work: Work, seconds: float) -> None:
-        for number, coroutine in work:
-            task = self._loop.create_task(self._run(number, coroutine, seconds))
+    def _start(self, calls: Sequence[tuple[int, Call]], seconds: float) -> None:
+        for number, call in calls:
+            task = self._loop.create_task(self._run(number, call, seconds))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             task.add_done_callback(partial(_ended, coroutine))
 
-    async def _run(
-        self, number: int, coroutine: Coroutine[Any, Any, object], seconds: float
-    ) -> None:
+    async def _run(self, number: int, call: Call, seconds: float) -> None:
         outcome: object
         try:
             async with asyncio.timeout(seconds):
-                outcome = await coroutine
+                outcome = await call()
         except TimeoutError:
             outcome = WorkerUnavailable(f"node {self._node} had no answer within {seconds:g} s")
         except CacheopError as error:

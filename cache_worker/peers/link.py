@@ -25,10 +25,11 @@ from cacheop.api.tokens import proof
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cache_worker.peers.buffers import Buffers
     from cache_worker.peers.stream import Head
 
 CONNECT_SECONDS = 3.0
-AUTH_SECONDS = 5.0
+AUTH_SECONDS = 3.0
 PIECE_BYTES = 1 << 20
 """Received and hashed in such pieces, while they are in the processor's cache."""
 
@@ -68,8 +69,8 @@ Outcome = Fetched | CacheopError
 class Link:
     """Owns the connection, from before it is open."""
 
-    def __init__(self, caller: Caller, callee: Callee) -> None:
-        self._caller, self._callee = caller, callee
+    def __init__(self, caller: Caller, callee: Callee, buffers: Buffers) -> None:
+        self._caller, self._callee, self._buffers = caller, callee, buffers
         self._lock = threading.Lock()
         self._connecting: socket.socket | None = None
         self._stream: Stream | None = None
@@ -203,7 +204,7 @@ class Link:
                 number, offset = answers.piece(head.meta, head.payload_bytes)
                 if number not in arriving:
                     length = request.wanted[number].length
-                    arriving[number] = memoryview(bytearray(length)), xxhash.xxh3_64()
+                    arriving[number] = self._buffers.take(length), xxhash.xxh3_64()
                 data, digest = arriving[number]
                 end = offset + head.payload_bytes
                 while offset < end:

@@ -19,7 +19,6 @@ BATCH_BYTES = CHUNK_BYTES
 """The most that one `get` may ask for."""
 AUTH_META_BYTES = 4096
 """The most we read from somebody who has not shown yet that it knows the token."""
-GET_META_BYTES = 64 << 10
 _CHECKSUM = re.compile(r"[0-9a-f]{16}")
 _NAME_LENGTH = 256
 

@@ -6,12 +6,12 @@ import contextlib
 import hmac
 import logging
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from cache_worker.peers.inbox import Inbox
 from cache_worker.peers.messages import (
     AUTH_META_BYTES,
-    GET_META_BYTES,
     PROTOCOL,
     Get,
     is_name,
@@ -114,9 +114,9 @@ class Serving:
     def serve(self, rooms: dict[bool, Room]) -> None:
         """Answer requests until the other side ends; by an exception, always."""
         while True:
-            head = self._stream.head(self._caps.idle_seconds, GET_META_BYTES)
-            if head.kind != wire.REQUEST or head.payload_bytes:
-                raise ProtocolError("a frame that is not a request")
+            head = self._stream.head(self._caps.idle_seconds)
+            if head.kind != wire.REQUEST or head.payload_bytes or self._stream.is_ahead:
+                raise ProtocolError("a frame that is not a request, or more than one")
             self._request_id = head.request_id
             op = head.meta.get("op")
             if op == "get":
@@ -129,8 +129,8 @@ class Serving:
 
     def _other(self, op: str, head: Head) -> None:
         meta = {key: value for key, value in head.meta.items() if key != "op"}
-        work = self._service.answer(op, meta, self.asker)
-        self._inbox.start([(0, work)], self._caps.answer_seconds)
+        call = partial(self._service.answer, op, meta, self.asker)
+        self._inbox.start([(0, call)], self._caps.answer_seconds)
         ((_, outcome),) = self._inbox.take(self._stream.fileno(), self._caps.answer_seconds + 5)
         if isinstance(outcome, CacheopError):
             self._sent.ended("error")
@@ -224,10 +224,11 @@ class Serving:
     def _start(self, request: Get, numbers: list[int]) -> None:
         if not numbers:
             return
-        work = []
+        calls = []
         for number in numbers:
             wanted = request.wanted[number]
-            provide = self._service.provide(
+            provide = partial(
+                self._service.provide,
                 request.version,
                 wanted.row,
                 wanted.chunk,
@@ -237,8 +238,8 @@ class Serving:
                 without=request.without,
                 asker=self.asker,
             )
-            work.append((number, provide))
-        self._inbox.start(work, self._caps.provide_seconds)
+            calls.append((number, provide))
+        self._inbox.start(calls, self._caps.provide_seconds)
 
     # -- sending ----------------------------------------------------------------------------------
 

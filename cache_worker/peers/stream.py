@@ -82,9 +82,14 @@ class Stream:
         with self._closing:
             self._sock.close()
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether more came than was read."""
+        return self._end > self._start
+
     def is_quiet(self) -> bool:
         """Whether the other side neither ended nor said anything, as it should between requests."""
-        if self._end > self._start:
+        if self.is_ahead:
             return False
         try:
             self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)

@@ -89,16 +89,19 @@ def decode_meta(body: bytes | memoryview) -> dict[str, Any]:
 class Decoder:
     """Feeds on bytes as they arrive and gives whole frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, payload_max_bytes: int = PAYLOAD_MAX_BYTES) -> None:
         self._buffer = bytearray()
+        self._payload_max_bytes = payload_max_bytes
 
-    def feed(self, data: bytes) -> Iterator[Frame]:
+    def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
         """Add `data`; yield every frame that is now whole. Raises ProtocolError."""
         self._buffer += data
         while len(self._buffer) >= HEADER.size:
             kind, request_id, meta_bytes, payload_bytes = decode_header(
                 bytes(self._buffer[: HEADER.size])
             )
+            if payload_bytes > self._payload_max_bytes:
+                raise ProtocolError(f"a payload of {payload_bytes} bytes is not expected here")
             end = HEADER.size + meta_bytes + payload_bytes
             if len(self._buffer) < end:
                 return

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from cacheop.local import RunRecord
 
 DRAINED = "Drained"
-GRACE_SECONDS = 30.0
-"""How much later than its deadline a worker may answer."""
+SILENCE_SECONDS = 60.0  # progress comes four times a second
 
 
 def drain(name: str, namespace: str, node_name: str, seconds: float, fmt: Format) -> int:
@@ -39,7 +38,7 @@ def drain(name: str, namespace: str, node_name: str, seconds: float, fmt: Format
             only(record, node),
             "drain",
             on_event=tell,
-            silence_seconds=seconds + GRACE_SECONDS,
+            silence_seconds=SILENCE_SECONDS,
             seconds=seconds,
         )[0]
     finally:
@@ -61,6 +60,6 @@ def _tell(record: RunRecord, whole: dict[str, Any], seconds: float) -> None:
     else:
         left = view.count(whole.get("left"), "chunk")
         print(
-            f"late: {node} handed over {given} within {view.duration(seconds)}, but still is the "
-            f"only one with {left}. Drain again, or {stop} and the origin is read for those"
+            f"late: {node} handed over {given} within {view.duration(seconds)}, {left} not. "
+            f"Drain again; {stop} too, and what only it had comes from the origin again"
         )

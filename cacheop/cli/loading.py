@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from cacheop.api.errors import CacheopError, UserError, WorkerUnavailable
-from cacheop.cli import output, progress, view
+from cacheop.cli import configs, output, progress, view
 from cacheop.cli.asking import ask_each, choose, node_status, result
 from cacheop.cli.output import Format
 
@@ -60,8 +61,17 @@ def load(
     if fmt is Format.JSON:
         output.print_json(result(record, answers) | merged)
     else:
-        _tell(merged, answers, copies=len(answers) if replicas == "all" else replicas)
+        _tell(merged, answers, copies=_copies(record, replicas))
     return 0 if merged["phase"] == progress.COMPLETE else CacheopError.exit_code
+
+
+def _copies(record: RunRecord, replicas: Replicas) -> int:
+    """How often each part is loaded: `replicas` times in every failure domain."""
+    if replicas == "all" or len(record.nodes) == 1:
+        return len(record.nodes)
+    told = configs.read(record)
+    alike = told[0]["dataset"]["spec"].get("placement") == "Cluster"
+    return replicas * (1 if alike else len({config.get("zone") for config in told}))
 
 
 def _load_and_mend(record: RunRecord, wanted: Mapping[str, Any], fmt: Format) -> list[Answer]:
@@ -93,20 +103,19 @@ def _load_once(
     meter = output.Meter(f"Loading {record.name}", fmt)
     latest: list[dict[str, Any]] = [{} for _ in nodes]
 
-    def show() -> None:
-        merged = progress.merge_loads(latest)
-        meter.show(merged, progress.load_words(merged))
+    drawing = threading.Lock()  # a thread a node tells
 
     def tell(number: int, event: dict[str, Any]) -> None:
-        latest[number] = event  # one writer an entry; a torn picture of progress does no harm
-        show()
+        with drawing:
+            latest[number] = event
+            merged = progress.merge_loads(latest)
+            meter.show(merged, progress.load_words(merged))
 
     try:
         outcomes = ask_each(nodes, "load", on_event=tell, silence_seconds=SILENCE_SECONDS, **wanted)
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, dict):
-                latest[number] = outcome
-        show()
+                tell(number, outcome)
     finally:
         meter.close()
     return outcomes
@@ -138,7 +147,7 @@ def _settled(nodes: Sequence[NodeRecord], lost: Sequence[NodeRecord]) -> list[No
 
 def _tell(merged: Mapping[str, Any], answers: Sequence[Answer], copies: int) -> None:
     files, size = view.count(merged["files"], "file"), view.size(merged["bytes"])
-    each = f" (all {copies} copies counted)" if copies > 1 else ""
+    each = f" (each of {copies} copies counted)" if copies > 1 else ""
     print(f"loaded {files}, {size}{each}; {view.count(merged['failed_files'])} failed")
     for failure in merged["failed"][:FAILURES_SHOWN]:
         print(f"  {view.printable(str(failure['path']))}: {failure['error']}")

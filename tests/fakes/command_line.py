@@ -107,6 +107,7 @@ class CommandLine:
                 "name": name,
                 "node": f"node-{k}",
                 "root": str(root),
+                "dataset": {"spec": {}},
                 "mounts": [],
                 "fake": fake | (each or {}).get(k, {}),
                 **cluster,

@@ -202,11 +202,14 @@ class FakeWorker:
             "rate_bytes_per_second": 100.0,
             "eta_seconds": 7.5,
         }
-        self.event(connection, frame, report)
-        self.die("load")
-        if self.fake.get("stall"):
-            while connection.recv(1 << 16):
+        try:
+            self.event(connection, frame, report)
+            self.die("load")
+            while self.fake.get("stall") and connection.recv(1 << 16):
                 time.sleep(0.01)
+        except OSError:
+            pass  # who asked is gone already
+        if self.fake.get("stall"):
             (self.root / "cancelled").touch()
         failed = self.fake.get("failed", [])
         done = {"phase": "Failed" if failed else "Complete", "bytes": total, "files": files}

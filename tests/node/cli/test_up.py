@@ -148,7 +148,7 @@ def test_two_nodes_and_tcp(cacheop, stored):
     assert len({node["addresses"]["tcp"] for node in found}) == 2
     token = cacheop.run_dir / "default.demo" / "token"
     assert token.stat().st_mode & 0o777 == 0o600
-    assert "loaded 6 files" in cacheop("load").stdout
+    assert "loaded 3 files" in cacheop("load").stdout
 
 
 def test_up_starts_again_what_was_killed(cacheop, stored):

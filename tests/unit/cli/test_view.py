@@ -120,3 +120,11 @@ def test_copies_count_once_and_each_zone_has_all():
     assert view.unique_cached_bytes(nodes) == 90
     assert view.unique_cached_bytes([{"cached_bytes": 7, "owned_cached_bytes": None}]) == 7
     assert view.unique_cached_bytes([]) == 0
+
+
+def test_a_node_that_is_meant_to_be_stopped_is_no_worse_phase():
+    stopped = {"node": "node-1", "running": False, "phase": "Stopped"}
+    assert view.summary(record(2), [node(), stopped])["phase"] == "Ready"
+    assert view.node_row(stopped)[:2] == ("node-1", "stopped")
+    assert view.is_as_wanted(stopped)
+    assert not view.is_as_wanted({"node": "node-1", "running": False, "phase": "NotRunning"})
