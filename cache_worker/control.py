@@ -20,7 +20,6 @@ from cacheop.api.names import CLIENT_OPS, CONTROL_OPS
 from cacheop.api.tokens import proof
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 log = logging.getLogger(__name__)

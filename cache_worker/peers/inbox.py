@@ -9,7 +9,6 @@ import select
 import threading
 import time
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cacheop.api.errors import CacheopError, ProtocolError, WorkerUnavailable
@@ -83,7 +82,6 @@ class Inbox:
             task = self._loop.create_task(self._run(number, call, seconds))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(partial(_ended, coroutine))
 
     async def _run(self, number: int, call: Call, seconds: float) -> None:
         outcome: object
@@ -105,8 +103,3 @@ class Inbox:
     def _cancel(self) -> None:
         for task in self._tasks:
             task.cancel()
-
-
-def _ended(coroutine: Coroutine[Any, Any, object], _: object) -> None:
-    """One that was cancelled before it began was never awaited: that is as it should be."""
-    coroutine.close()

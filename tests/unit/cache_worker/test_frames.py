@@ -8,11 +8,12 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from cache_worker.frames import RUNNING_MAX, Connection
 from cacheop.api import wire
 from cacheop.api.errors import ProtocolError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
