@@ -53,6 +53,10 @@ class LabNode(RunningWorker):
         if self.process:
             self.process.wait(10)
 
+    def live_members(self) -> list[str]:
+        """Whom it sees in the cluster, itself too."""
+        return [member["node"] for member in self.status()["members"] if member["live"]]
+
     def wipe(self) -> None:
         """Kill it and take its cache away."""
         self.kill()
