@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 SMALL_BYTES = 110 * 1024
 INLINE_BYTES = 512 << 10
+PIECE_BYTES = 1 << 20
 AT_A_TIME = {"big": 8, "small": 256}
 """Fetches in flight."""
 TOKEN = "of the benchmark"
@@ -169,7 +170,7 @@ def raw(port: int, jobs: list[tuple[int, int]], sink: str, out: int) -> None:
     """One connection, one request after the other."""
     pipe = os.pipe()
     fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, 1 << 20)
-    buffer = memoryview(bytearray(1 << 20))
+    buffer = memoryview(bytearray(CHUNK_BYTES))
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for number, length in jobs:
@@ -182,7 +183,7 @@ def raw(port: int, jobs: list[tuple[int, int]], sink: str, out: int) -> None:
 
 def _discard(sock, out, place, length, pipe, buffer):  # noqa: ANN001, ANN202, ARG001
     while length:
-        length -= sock.recv_into(buffer, min(length, len(buffer)))
+        length -= sock.recv_into(buffer, min(length, PIECE_BYTES))
 
 
 def _splice(sock, out, place, length, pipe, buffer):  # noqa: ANN001, ANN202, ARG001
@@ -210,7 +211,7 @@ def _splice_then_read(sock, out, place, length, pipe, buffer):  # noqa: ANN001, 
     _splice(sock, out, place, length, pipe, buffer)
     digest = xxhash.xxh3_64()
     while length:
-        got = os.preadv(out, [buffer[: min(length, len(buffer))]], place)
+        got = os.preadv(out, [buffer[: min(length, PIECE_BYTES)]], place)
         digest.update(buffer[:got])
         place += got
         length -= got
@@ -219,7 +220,7 @@ def _splice_then_read(sock, out, place, length, pipe, buffer):  # noqa: ANN001, 
 
 def _receive_write(sock, out, place, length, pipe, buffer):  # noqa: ANN001, ANN202, ARG001
     while length:
-        got = sock.recv_into(buffer, min(length, len(buffer)))
+        got = sock.recv_into(buffer, min(length, PIECE_BYTES))
         os.pwrite(out, buffer[:got], place)
         place += got
         length -= got
@@ -227,11 +228,11 @@ def _receive_write(sock, out, place, length, pipe, buffer):  # noqa: ANN001, ANN
 
 def _receive_hash_write(sock, out, place, length, pipe, buffer):  # noqa: ANN001, ANN202, ARG001
     """All of it into memory, verified, then written."""
-    data = memoryview(bytearray(length))
+    data = buffer[:length]
     digest = xxhash.xxh3_64()
     done = 0
     while done < length:
-        end = min(done + (1 << 20), length)
+        end = min(done + PIECE_BYTES, length)
         got = sock.recv_into(data[done:end], 0, socket.MSG_WAITALL)
         digest.update(data[done : done + got])
         done += got

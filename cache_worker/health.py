@@ -236,5 +236,5 @@ class Health:
         peer = self._peer(node)
         seconds = min(LONGEST_REST_SECONDS, FIRST_REST_SECONDS * 2.0 ** min(peer.failures, 9))
         peer.failures += 1
-        peer.trial = peer.silent = False
+        peer.trial = peer.banned = peer.silent = False
         peer.rests_until = now + seconds

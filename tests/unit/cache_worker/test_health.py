@@ -241,3 +241,11 @@ def test_some_retries_are_always_possible():
         budget.request()
     assert budget.spend(0.5)
     assert not budget.spend(0.5)
+
+
+def test_a_refusal_after_a_ban_is_a_rest_that_an_answer_ends():
+    health = Health()
+    health.sent_bad(0, "a")
+    health.refused(BAN_SECONDS, "a")
+    health.answered(BAN_SECONDS, "a", None)
+    assert health.circuit(BAN_SECONDS, "a") == "closed"
