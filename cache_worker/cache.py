@@ -12,71 +12,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cache_worker.arriving import RELAY_BYTES, Arriving
+from cache_worker.asking import Found
+from cache_worker.counters import Counters, OriginHealth
 from cache_worker.flow import Flow
 from cache_worker.origins import OriginObject
+from cache_worker.relayed import Relayed
+from cache_worker.route import COPIES, ORDER_MEMBERS, Flight
 from cacheop.api.chunk import chunk_span, chunks_of_span
 from cacheop.api.errors import CacheopError, StoreError, SuspendedError
-from cacheop.api.table import PRESENT, SUSPECT
+from cacheop.api.table import PRESENT, STATE_MASK, SUSPECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from cache_worker.cluster import Cluster
-    from cache_worker.origins import Origin
+    from cache_worker.origins import Arrived, Origin
     from cache_worker.route import Asked
     from cache_worker.store import Store
     from cache_worker.versions import Version
 
 ATTEMPTS = 8
 """How often a chunk that is evicted again before it was read is cached again; then read through."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the worker counts. Bytes and requests since it started."""
-
-    origin_bytes: int = 0
-    version_origin_bytes: dict[str, int] = field(default_factory=dict)
-    """`origin_bytes` by the version that asked."""
-    demand_origin_bytes: int = 0
-    """The part of `origin_bytes` that a reader waited for."""
-    hedged_origin_bytes: int = 0
-    """The part of `origin_bytes` read in place of an owner that was there, but too slow."""
-    peer_bytes: int = 0
-    """Bytes of chunks that came from peers."""
-    origin_requests: dict[str, int] = field(default_factory=lambda: {"get": 0, "list": 0})
-    origin_errors: int = 0
-    read_bytes: dict[str, int] = field(default_factory=lambda: {"local": 0, "through": 0})
-    """local: read from the store by readers, as far as they told; through: sent in answers."""
-    read_requests: dict[str, int] = field(default_factory=lambda: {"local": 0, "through": 0})
-    misses: int = 0
-    """Read requests that had to wait for a fill."""
-
-    def sources(self) -> dict[str, int]:
-        """Where bytes came from: read here as far as readers told, from peers, from the origin."""
-        return {
-            "local": self.read_bytes["local"],
-            "peer": self.peer_bytes,
-            "origin": self.origin_bytes,
-        }
-
-
-@dataclass(slots=True)
-class OriginHealth:
-    """The last thing the origin did."""
-
-    error: CacheopError | None = None
-
-    def failed(self, error: CacheopError) -> None:
-        """It did not answer as it should."""
-        self.error = error
-
-    def worked(self) -> None:
-        """It answered."""
-        self.error = None
 
 
 class Cache:
@@ -92,7 +52,11 @@ class Cache:
         """Where neighbours are asked; None = this node is alone."""
         self._origin_of = origin_of
         self._flow = Flow()
-        self._fills: dict[int, asyncio.Task[bool | memoryview]] = {}
+        self._fills: dict[int, tuple[Flight, asyncio.Task[bool | memoryview]]] = {}
+        self._relayed = Relayed()
+        self._arriving: dict[int, Arriving] = {}
+        """Fills under way that a peer asked for, by slot, while the origin sends."""
+        self._awaited: dict[int, set[asyncio.Future[None]]] = {}
 
     async def read(
         self, version: Version, row: int, offset: int, length: int, *, inline: bool = False
@@ -179,24 +143,55 @@ class Cache:
         slot = version.slots.first_slot(row) + chunk
         if self.store.table.state(slot) == PRESENT:
             return True
-        task = self._fills.get(slot)
-        if task is None:
+        if slot not in self._fills:
             # The version stays until the fill is done, also when nobody waits for it any more: its
             # slots would be given to other files, and its tree is where we write.
             version.use()
-            task = asyncio.create_task(self._fill(version, row, chunk, demand, asked))
-            self._fills[slot] = task
+            flight = Flight()
+            if self.cluster is not None:
+                flight.hops = self.cluster.hops(version, row, chunk, asked)
+            task = asyncio.create_task(self._fill(version, row, chunk, demand, asked, flight))
+            self._fills[slot] = flight, task
             task.add_done_callback(lambda done: self._filled(version, slot, done))
+        flight, task = self._fills[slot]
+        if not flight.may_be_joined(asked):
+            return (await self._obtain(version, row, chunk, demand, asked, Flight()))[0]
         return await asyncio.shield(task)
 
-    async def give(self, version: Version, row: int, chunk: int, asked: Asked) -> memoryview | None:
-        """For a peer: None when the chunk is PRESENT now, else all of its bytes."""
+    async def give(
+        self, version: Version, row: int, chunk: int, asked: Asked
+    ) -> memoryview | Arriving | None:
+        """For a peer: None when the chunk is PRESENT now, else all of its bytes.
+
+        Arriving as soon as the origin sends a large one: the fill goes on by itself.
+        """
+        slot = version.slots.first_slot(row) + chunk
+        whole = asyncio.create_task(self._give_whole(version, row, chunk, asked))
+        begun = asyncio.get_running_loop().create_future()
+        waiting = self._awaited.setdefault(slot, set())
+        waiting.add(begun)
+        try:
+            if slot not in self._arriving:
+                await asyncio.wait({whole, begun}, return_when=asyncio.FIRST_COMPLETED)
+            arriving = self._arriving.get(slot)
+            if arriving is not None and arriving.has_begun and not whole.done():
+                return arriving
+            return await whole
+        finally:
+            whole.cancel()
+            waiting.discard(begun)
+            if not waiting:
+                self._awaited.pop(slot, None)
+
+    async def _give_whole(
+        self, version: Version, row: int, chunk: int, asked: Asked
+    ) -> memoryview | None:
         with version.used():
             for _ in range(ATTEMPTS):
                 found = await self.ensure(version, row, chunk, asked=asked)
                 if found is not False:  # False: joined the fill of a reader who wants a part only
                     return None if found is True else found
-            return await self._obtain(version, row, chunk, demand=True, asked=asked)
+            return (await self._obtain(version, row, chunk, True, asked, Flight()))[0]
 
     def _filled(self, version: Version, slot: int, task: asyncio.Task[bool | memoryview]) -> None:
         del self._fills[slot]
@@ -205,7 +200,13 @@ class Cache:
             task.exception()  # retrieved: whoever waited has it; nobody may have waited any more
 
     async def _fill(
-        self, version: Version, row: int, chunk: int, demand: bool, asked: Asked | None
+        self,
+        version: Version,
+        row: int,
+        chunk: int,
+        demand: bool,
+        asked: Asked | None,
+        flight: Flight,
     ) -> bool | memoryview:
         slot = version.slots.first_slot(row) + chunk
         if self.store.table.state(slot) == SUSPECT:
@@ -216,40 +217,106 @@ class Cache:
         if self.suspended and cluster is None:
             raise self._suspended(version, row)
         ours = cluster is None or cluster.is_ours(version, row, chunk)
+        if asked is not None and asked.holds:
+            ours = True  # or will be, once who drains is gone
+        # Where we had it before, or may not keep it, others may have got it from us.
+        others = COPIES if self.store.table.state_byte(slot) & ~STATE_MASK else 0
         reserved = self.store.reserve(version, row, chunk, copy=not ours)
-        if not reserved and ours and asked is None:
-            return False  # only the part that is read comes from the origin
+        if not reserved:
+            others = COPIES
         try:
-            data, checksum = await self._obtain_checked(version, row, chunk, demand, asked)
+            whole = reserved or asked is not None
+            found = await self._find(version, row, chunk, asked, flight, others)
+            if found.data is None and not whole:
+                return False  # only the part that is read comes from the origin
+            data, checksum = await self._given(version, row, chunk, demand, asked, found)
         except BaseException:
             if reserved:
                 self.store.abandon(version, row, chunk)
             raise
         if reserved and await self.store.write(version, row, chunk, data, checksum):
+            self._relayed.drop((version.name, row, chunk))
             return True
+        self._relayed.keep((version.name, row, chunk), data, checksum)
         return data
 
     async def _obtain(
-        self, version: Version, row: int, chunk: int, *, demand: bool, asked: Asked | None
-    ) -> memoryview:
-        return (await self._obtain_checked(version, row, chunk, demand, asked))[0]
-
-    async def _obtain_checked(
-        self, version: Version, row: int, chunk: int, demand: bool, asked: Asked | None
+        self,
+        version: Version,
+        row: int,
+        chunk: int,
+        demand: bool,
+        asked: Asked | None,
+        flight: Flight,
     ) -> tuple[memoryview, int | None]:
-        """(bytes of the whole chunk, their checksum if it is known) from a peer or the origin."""
+        """(bytes of the whole chunk, their checksum if it is known), kept nowhere."""
+        found = await self._find(version, row, chunk, asked, flight, COPIES)
+        return await self._given(version, row, chunk, demand, asked, found)
+
+    async def _find(
+        self,
+        version: Version,
+        row: int,
+        chunk: int,
+        asked: Asked | None,
+        flight: Flight,
+        others: int,
+    ) -> Found:
+        """The chunk from memory or a peer; without data, the origin is to be read by us."""
+        length = chunk_span(version.index.size(row), chunk)[1]
+        relayed = self._relayed.get((version.name, row, chunk))
+        if relayed is not None:
+            return Found(*relayed)
+        if self.cluster is None or not length:
+            return Found()
+        if self.suspended:
+            others = ORDER_MEMBERS
+        found = await self.cluster.fetch(version, row, chunk, asked, flight, others=others)
+        if found.data is not None:
+            self.counters.peer_bytes += length
+        return found
+
+    async def _given(
+        self,
+        version: Version,
+        row: int,
+        chunk: int,
+        demand: bool,
+        asked: Asked | None,
+        found: Found,
+    ) -> tuple[memoryview, int | None]:
+        """What was found, else the whole chunk from the origin."""
+        if found.data is not None:
+            return found.data, found.checksum
         offset, length = chunk_span(version.index.size(row), chunk)
-        in_place_of_slow = False
-        if self.cluster is not None and length:
-            found = await self.cluster.fetch(version, row, chunk, asked)
-            if found.data is not None:
-                self.counters.peer_bytes += length
-                return found.data, found.checksum
-            in_place_of_slow = found.hedged
-        data = await self._fetch(version, row, offset, length, demand=demand)
-        if in_place_of_slow:
+        slot = version.slots.first_slot(row) + chunk
+        with self._passing_on(slot, length if asked is not None else 0) as arriving:
+            arrived = arriving.arrived if arriving else None
+            data = await self._fetch(version, row, offset, length, demand=demand, arrived=arrived)
+        if found.hedged:
             self.counters.hedged_origin_bytes += length
-        return data, None
+        return data, arriving.checksum if arriving else None
+
+    @contextmanager
+    def _passing_on(self, slot: int, length: int) -> Iterator[Arriving | None]:
+        """Let peers have the bytes of a large chunk as they come. Not twice at a time."""
+        if length < RELAY_BYTES or slot in self._arriving:
+            yield None
+            return
+        arriving = self._arriving[slot] = Arriving(length, lambda: self._begun(slot))
+        try:
+            yield arriving
+        except CacheopError as error:
+            arriving.end(error)
+            raise
+        finally:
+            del self._arriving[slot]
+            arriving.end()
+
+    def _begun(self, slot: int) -> None:
+        for waiter in self._awaited.get(slot, ()):
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _suspended(self, version: Version, row: int) -> SuspendedError:
         return SuspendedError(
@@ -258,7 +325,14 @@ class Cache:
         )
 
     async def _fetch(
-        self, version: Version, row: int, offset: int, length: int, *, demand: bool
+        self,
+        version: Version,
+        row: int,
+        offset: int,
+        length: int,
+        *,
+        demand: bool,
+        arrived: Arrived | None = None,
     ) -> memoryview:
         """From the origin, on condition that it is the object of the manifest."""
         index = version.index
@@ -277,7 +351,7 @@ class Cache:
         async with self._flow.pass_(length, demand=demand):
             self.counters.origin_requests["get"] += 1
             try:
-                data = memoryview(await origin.fetch(obj, offset, length))
+                data = memoryview(await origin.fetch(obj, offset, length, arrived))
             except CacheopError as error:
                 self.counters.origin_errors += 1
                 self.origin_health.failed(error)
@@ -300,7 +374,7 @@ class Cache:
 
     async def close(self) -> None:
         """Cancel the fills under way and wait for them."""
-        tasks = list(self._fills.values())
+        tasks = [task for _, task in self._fills.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

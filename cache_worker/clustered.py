@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from cache_worker.census import Census
 from cache_worker.cluster import Cluster
 from cache_worker.draining import Drain
-from cache_worker.following import Following
+from cache_worker.following import REFRESH_SECONDS, Following
 from cache_worker.giving import Giving
 from cache_worker.members import open_members
 from cache_worker.peers.client import Peers
-from cache_worker.peers.server import PeerServer
+from cache_worker.peers.server import Caps, PeerServer
 from cache_worker.view import Member
 from cacheop.api.errors import UserError
 from cacheop.api.tokens import peer_token
@@ -53,7 +53,13 @@ class Clustered:
         self.cluster = Cluster(config.dataset.spec.placement, self.members, self.peers)
         self.census = Census(cache.store, self.cluster)
         self.following = Following(indexing, versions, self.cluster)
-        self.server = PeerServer(Giving(cache, self.following), token, config.node, zone)
+        self.server = PeerServer(
+            Giving(cache, self.following),
+            token,
+            config.node,
+            zone,
+            Caps(answer_seconds=REFRESH_SECONDS),
+        )
         cache.cluster = self.cluster
         cache.store.victims.owned = self.cluster.owned
 

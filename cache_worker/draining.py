@@ -31,6 +31,8 @@ BATCH_CHUNKS = 64
 PULL_SECONDS = 60.0
 AT_ONCE = 4
 ROWS_AT_A_TIME = 256
+ROUNDS = 4
+AGAIN_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -56,23 +58,12 @@ class Progress:
 class Held:
     """A chunk that is here."""
 
-    to: Member
-    """Its owner once we are gone."""
+    version: Version
     row: int
     chunk: int
     length: int
     owned: bool
     """We own it if nobody drains: likely the only copy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one member is to fetch from us."""
-
-    to: Member
-    version: str
-    chunks: list[tuple[int, int]]
-    bytes: int
 
 
 class Drain:
@@ -86,63 +77,86 @@ class Drain:
         """Hand over for at most `seconds`. {"phase": "Drained"} or "Late" and how much is left."""
         deadline = time.monotonic() + seconds
         self._cluster.announce(draining=True)
-        batches = await self._batches()
-        self.progress.chunks_total = sum(len(batch.chunks) for batch in batches)
-        self.progress.bytes_total = sum(batch.bytes for batch in batches)
-        todo = iter(batches)
-        workers = [asyncio.create_task(self._work(todo, deadline)) for _ in range(AT_ONCE)]
+        held = [chunk async for chunk in self._held()]
+        held.sort(key=lambda chunk: not chunk.owned)
+        self.progress.chunks_total = len(held)
+        self.progress.bytes_total = sum(chunk.length for chunk in held)
+        for _ in range(ROUNDS):
+            held = await self._round(held, deadline)
+            if not held or time.monotonic() + AGAIN_SECONDS > deadline:
+                break
+            await asyncio.sleep(
+                AGAIN_SECONDS
+            )  # who took nothing may be gone, or have room, by then
+        phase = "Late" if held else "Drained"
+        return {**self.progress.report(), "phase": phase, "left": len(held)}
+
+    async def _round(self, held: list[Held], deadline: float) -> list[Held]:
+        """Offer each chunk to its owner once; what was not taken."""
+        left: list[Held] = []
+        todo = iter(self._batches(held))
+        workers = [asyncio.create_task(self._work(todo, left, deadline)) for _ in range(AT_ONCE)]
         try:
-            await asyncio.wait(workers, timeout=max(0.0, deadline - time.monotonic()))
+            await asyncio.gather(*workers)
         finally:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-        left = self.progress.chunks_total - self.progress.chunks
-        return {**self.progress.report(), "phase": "Late" if left else "Drained", "left": left}
+        return left
 
-    async def _work(self, todo: Iterator[Batch], deadline: float) -> None:
-        for batch in todo:
-            meta = {"version": batch.version, "chunks": batch.chunks}
-            seconds = min(PULL_SECONDS, deadline - time.monotonic())
-            try:
-                answer = await self._cluster.ask(batch.to, "pull", meta, max(0.1, seconds))
-            except CacheopError as error:
-                log.warning("%s took nothing: %s", batch.to.node, error)
-                continue
-            self.progress.chunks += int(answer["present"])
-            if int(answer["present"]) == len(batch.chunks):
-                self.progress.bytes += batch.bytes
+    def _batches(self, held: list[Held]) -> Iterator[tuple[Member | None, list[Held]]]:
+        """What each is to have, in order."""
+        waiting: dict[tuple[bool, str, str], list[Held]] = defaultdict(list)
+        members: dict[str, Member | None] = {"": None}
+        for chunk in held:
+            owner = self._cluster.owner(chunk.version, chunk.row, chunk.chunk)
+            node = owner.node if owner is not None and owner.node != self._cluster.me else ""
+            members.setdefault(node, owner)
+            same = waiting[chunk.owned, node, chunk.version.name]
+            same.append(chunk)
+            if len(same) == BATCH_CHUNKS:
+                yield members[node], waiting.pop((chunk.owned, node, chunk.version.name))
+        for (_, node, _), rest in waiting.items():
+            yield members[node], rest
 
-    async def _batches(self) -> list[Batch]:
-        """All that is here, by who is to have it: what we own first."""
-        owned: list[Batch] = []
-        copies: list[Batch] = []
+    async def _work(
+        self,
+        todo: Iterator[tuple[Member | None, list[Held]]],
+        left: list[Held],
+        deadline: float,
+    ) -> None:
+        for to, chunks in todo:
+            taken = await self._pulled(to, chunks, deadline - time.monotonic()) if to else set()
+            for chunk in chunks:
+                if (chunk.row, chunk.chunk) in taken:
+                    self.progress.chunks += 1
+                    self.progress.bytes += chunk.length
+                else:
+                    left.append(chunk)
+
+    async def _pulled(self, to: Member, chunks: list[Held], seconds: float) -> set[tuple[int, int]]:
+        """The chunks that `to` has now."""
+        wanted = [(chunk.row, chunk.chunk) for chunk in chunks]
+        if seconds <= 0:
+            return set()
+        meta = {"version": chunks[0].version.name, "chunks": wanted}
+        try:
+            answer = await self._cluster.ask(to, "pull", meta, min(PULL_SECONDS, seconds))
+        except CacheopError as error:
+            log.warning("%s took nothing: %s", to.node, error)
+            return set()
+        return set(wanted) - {(row, chunk) for row, chunk in answer["failed"]}
+
+    async def _held(self) -> AsyncIterator[Held]:
+        """All that is here."""
+        table = self._store.table
         for version in self._store.versions.all():
-            waiting: dict[tuple[bool, Member], list[Held]] = defaultdict(list)
-            async for held in self._held(version):
-                same = waiting[held.owned, held.to]
-                same.append(held)
-                if len(same) == BATCH_CHUNKS:
-                    (owned if held.owned else copies).append(_batch(version, same))
-                    del waiting[held.owned, held.to]
-            for (ours, _), rest in waiting.items():
-                (owned if ours else copies).append(_batch(version, rest))
-        return owned + copies
-
-    async def _held(self, version: Version) -> AsyncIterator[Held]:
-        """The chunks of a version that are here and that somebody else is to have."""
-        index, table = version.index, self._store.table
-        for number, row in enumerate(version.slots.rows_by_slot()):
-            size, first = index.size(row), version.slots.first_slot(row)
-            for chunk, state in enumerate(table.states(first, chunk_count(size))):
-                owner = self._cluster.owner(version, row, chunk) if state == PRESENT else None
-                if owner is not None and owner.node != self._cluster.me:
-                    owned = self._cluster.would_own(version, row, chunk)
-                    yield Held(owner, row, chunk, chunk_span(size, chunk)[1], owned)
-            if number % ROWS_AT_A_TIME == 0:
-                await asyncio.sleep(0)
-
-
-def _batch(version: Version, held: list[Held]) -> Batch:
-    chunks = [(h.row, h.chunk) for h in held]
-    return Batch(held[0].to, version.name, chunks, sum(h.length for h in held))
+            index = version.index
+            for number, row in enumerate(version.slots.rows_by_slot()):
+                size, first = index.size(row), version.slots.first_slot(row)
+                for chunk, state in enumerate(table.states(first, chunk_count(size))):
+                    if state == PRESENT:
+                        owned = self._cluster.would_own(version, row, chunk)
+                        yield Held(version, row, chunk, chunk_span(size, chunk)[1], owned)
+                if number % ROWS_AT_A_TIME == 0:
+                    await asyncio.sleep(0)

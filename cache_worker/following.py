@@ -8,12 +8,13 @@ from a member that has it. A member that was away does so before it serves new m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from cacheop.api.errors import CacheopError, StoreError
+from cache_worker.peers.errors import PeerUnavailable
+from cacheop.api.errors import CacheopError, StoreError, WorkerUnavailable
 from cacheop.api.names import MANIFEST_DIR, fetched_paths
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("cacheop.worker")
 
 LOOK_SECONDS = 1.0
+LOOK_AGAIN_SECONDS = 30.0
+"""At most so long after a failure: each one costs a listing, or a manifest of a peer."""
 FIRST_LOOK_SECONDS = 0.1
 """The same while there is no version: who lists may have been started a moment after us."""
 CATCH_UP_SECONDS = 3.0
@@ -38,10 +41,11 @@ PIECE_BYTES = 8 << 20
 PIECE_SECONDS = 30.0
 
 
-def newest(members: Iterable[Member]) -> Member | None:
-    """The member with the newest version; None if nobody has one. Pure."""
+def newest(members: Iterable[Member]) -> list[Member]:
+    """The members that have the newest version, by node; [] if nobody has one. Pure."""
     having = [member for member in members if member.version]
-    return max(having, key=lambda m: (m.generation, m.version, m.node), default=None)
+    most = max(((m.generation, m.version) for m in having), default=None)
+    return sorted((m for m in having if (m.generation, m.version) == most), key=lambda m: m.node)
 
 
 class Following:
@@ -53,43 +57,57 @@ class Following:
         self._adopting = asyncio.Lock()
         self._watching = False
         """Whether we looked before: what appears from now on was just made."""
+        self._failures = 0
+        """In a row, of following."""
+        indexing.listed = self._listed
 
     @property
     def my_facts(self) -> Member:
         """What we tell the others of us."""
         return self._cluster.my_facts
 
+    def expects(self, version: str) -> bool:
+        """Whether a member has that version, so that we will have it soon."""
+        return any(member.version == version for member in self._cluster.view.members)
+
     async def run(self) -> None:
         """Follow until cancelled."""
         await self._cluster.heard_of_others()
         while True:
+            pause = LOOK_SECONDS if self._versions.current() else FIRST_LOOK_SECONDS
             try:
                 await self._follow()
+                self._failures = 0
             except (CacheopError, OSError) as error:
                 log.warning("cannot follow the cluster's version: %s", error)
-            pause = LOOK_SECONDS if self._versions.current() else FIRST_LOOK_SECONDS
+                pause = min(LOOK_AGAIN_SECONDS, LOOK_SECONDS * 2.0 ** min(self._failures, 9))
+                self._failures += 1
             await self._cluster.changed(pause)
 
-    async def caught_up(self) -> None:
+    async def caught_up(self, at_most_seconds: float) -> None:
         """Return when it is known what the cluster's version is, or cannot be learned soon."""
-        try:
-            await asyncio.wait_for(self._caught_up.wait(), CATCH_UP_SECONDS)
-        except TimeoutError:
-            log.warning("serving without having heard what version other members have")
+        started = time.monotonic()
+        while not self._caught_up.is_set():
+            waited = time.monotonic() - started
+            if waited > at_most_seconds or (
+                waited > CATCH_UP_SECONDS and not self._indexing.running
+            ):
+                log.warning("serving without the version that other members may have")
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._caught_up.wait(), FIRST_LOOK_SECONDS)
 
     async def has_version(self) -> None:
         """Return when there is a version."""
         await self._caught_up.wait()
 
     async def _follow(self) -> None:
-        found = newest(self._cluster.view.members)
-        mine = self._versions.state.generation
-        if found is not None and found.node != self._cluster.me:
-            wanted = found.generation > mine or not self._versions.current()
-            if wanted or (found.generation == mine and found.version > self._versions.newest()):
-                await self.adopt(found.version, found.generation, found, fresh=self._watching)
-        elif found is None and not self._indexing.running:
+        having = newest(self._cluster.view.members)
+        if not having and not self._indexing.running:
             await self._make_first()
+        elif having and all(member.node != self._cluster.me for member in having):
+            found = having[self._failures % len(having)]
+            await self.adopt(found.version, found.generation, found, fresh=self._watching)
         self._watching = True
         if self._versions.current():
             self._caught_up.set()
@@ -118,26 +136,37 @@ class Following:
 
     async def refresh(self, progress: Callable[[Running], None] | None = None) -> dict[str, Any]:
         """Let the one who lists make a new version, and adopt it."""
-        lister = self._cluster.lister()
-        if lister is None or lister.node == self._cluster.me:
-            return await self.list_here(progress)
-        found = await self._cluster.ask(lister, "refresh", {}, REFRESH_SECONDS)
+        gone: set[str] = set()
+        while True:
+            lister = self._cluster.lister(gone)
+            if lister is None or lister.node == self._cluster.me:
+                return await self.list_here(progress)
+            try:
+                found = await self._cluster.ask(lister, "refresh", {}, REFRESH_SECONDS)
+                break
+            except WorkerUnavailable as error:
+                if not isinstance(error.__cause__, PeerUnavailable):
+                    raise
+                gone.add(lister.node)  # and its time as a member is not over yet
         version, generation = str(found["version"]), int(found["generation"])
         adopted = await self.adopt(version, generation, lister, fresh=True)
         return {**found, **adopted}
 
     async def list_here(self, progress: Callable[[Running], None] | None = None) -> dict[str, Any]:
         """We list. The result and its generation."""
-        before = self._versions.newest()
         found = await self._indexing.refresh(progress)
-        seen = [member.generation for member in self._cluster.view.members]
+        return {**found, "generation": self._versions.state.generation}
+
+    def _listed(self, version: str, before: list[str]) -> None:
+        """We listed `version`; these were kept before, oldest first."""
         state = self._versions.state
-        if found["version"] != before or not state.generation:
+        if before[-1:] != [version] or not state.generation:
+            seen = [member.generation for member in self._cluster.view.members]
             state.generation = max([state.generation, *seen]) + 1
             self._versions.save()
-        self._cluster.adopted(found["version"], fresh=True)
+        if version not in before:
+            self._cluster.adopted(version, before)
         self._announce()
-        return {**found, "generation": state.generation}
 
     async def adopt(
         self, version: str, generation: int, source: Member, *, fresh: bool
@@ -150,8 +179,10 @@ class Following:
             state = self._versions.state
             found: dict[str, Any] = {}
             if version not in state.kept:
+                before = list(state.kept)
                 found = await self._indexing.adopt(version, lambda: self._fetch(version, source))
-                self._cluster.adopted(version, fresh=fresh)
+                if fresh:
+                    self._cluster.adopted(version, before)
             elif self._versions.newest() != version:
                 self._versions.renew(version)
                 self._indexing.choose_version()
@@ -171,17 +202,20 @@ class Following:
             await self._fetch_file(version, kind, root / path, source)
 
     async def _fetch_file(self, version: str, kind: str, path: Path, source: Member) -> None:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            at = 0
-            while True:
-                meta = {"version": version, "kind": kind, "offset": at, "length": PIECE_BYTES}
-                answer, piece = await self._cluster.ask_file(source, meta, PIECE_SECONDS)
-                await asyncio.to_thread(os.pwrite, fd, piece, at)
-                at += len(piece)
-                if at >= int(answer["size"]):
-                    return
-                if not piece:
-                    raise StoreError(f"{source.node} gave only {at} bytes of version {version}")
-        finally:
-            os.close(fd)
+        path.unlink(missing_ok=True)
+        at = 0
+        while True:
+            meta = {"version": version, "kind": kind, "offset": at, "length": PIECE_BYTES}
+            answer, piece = await self._cluster.ask_file(source, meta, PIECE_SECONDS)
+            await asyncio.to_thread(_append, path, piece)
+            at += len(piece)
+            if at >= int(answer["size"]):
+                return
+            if not piece:
+                raise StoreError(f"{source.node} gave only {at} bytes of version {version}")
+
+
+def _append(path: Path, piece: bytes | memoryview) -> None:
+    """In a thread, which opens and closes: it may still write when its task was cancelled."""
+    with path.open("ab") as file:
+        file.write(piece)

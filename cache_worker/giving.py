@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from cache_worker.arriving import Arriving
 from cache_worker.members.facts import to_meta
 from cache_worker.peers.service import OpenChunk, Provided
 from cache_worker.route import Asked
@@ -21,14 +23,19 @@ from cacheop.api.table import PRESENT, STATE_MASK, SUSPECT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from cache_worker.cache import Cache
     from cache_worker.following import Following
-    from cache_worker.peers.service import Asker
+    from cache_worker.peers.service import Asker, Incoming
     from cache_worker.versions import Version
 
 ADOPT_WAIT_SECONDS = 10.0
 """How long a peer that asks for a version we are about to adopt is kept waiting."""
+HEAR_SECONDS = 2.5
+"""How long it may take until we hear that there is that version."""
+UNKNOWN_SECONDS = 60.0
+"""A version that was waited for in vain is not waited for again for so long."""
 ADOPT_LOOK_SECONDS = 0.02
 PIECE_MAX_BYTES = 64 << 20
 PULLS_AT_ONCE = 16
@@ -41,6 +48,8 @@ class Giving:
     def __init__(self, cache: Cache, following: Following) -> None:
         self._cache, self._store, self._following = cache, cache.store, following
         self._versions = cache.store.versions
+        self._unknown: dict[str, float] = {}
+        """Versions that were waited for in vain; until when they are not waited for again."""
         self._ops: dict[str, Callable[[dict[str, Any], Asker], Awaitable[Any]]] = {
             "hello": self._hello,
             "current": self._current,
@@ -87,7 +96,7 @@ class Giving:
         hops: int,
         without: tuple[str, ...],
         asker: Asker,
-    ) -> Provided | None:
+    ) -> Provided | Incoming | None:
         """See peers.service.Service."""
         del length
         found = await self._version(version, wait=not only_if_present)
@@ -96,7 +105,8 @@ class Giving:
         if only_if_present:
             state = self._store.table.state(slot)
             if state == SUSPECT:
-                await self._store.verify(found, row, chunk)
+                with found.used():
+                    await self._store.verify(found, row, chunk)
                 state = self._store.table.state(slot)
             if state == PRESENT and self._store.has_file(found, row):
                 return None
@@ -107,16 +117,27 @@ class Giving:
             if not self._store.has_file(found, row):
                 self._store.drop_file(found, row)
             return None
+        if isinstance(data, Arriving):
+            return data
         return Provided(data, await asyncio.to_thread(xxhash.xxh3_64_intdigest, data))
 
     async def _version(self, name: str, *, wait: bool) -> Version:
-        """The version; one that others have already is on its way to us too."""
-        deadline = asyncio.get_running_loop().time() + ADOPT_WAIT_SECONDS
+        """The version; one that others have already is on its way to us too.
+
+        Not one that is old: we dropped it, and who still reads it is to ask elsewhere at once.
+        """
+        started = time.monotonic()
         while True:
             try:
                 return self._versions.get(name)
             except NotFoundError:
-                if not wait or asyncio.get_running_loop().time() > deadline:
+                now = time.monotonic()
+                limit = ADOPT_WAIT_SECONDS if self._following.expects(name) else HEAR_SECONDS
+                if not wait or now < self._unknown.get(name, now) or name in self._versions.gone:
+                    raise
+                if now - started > limit:
+                    self._unknown = {n: end for n, end in self._unknown.items() if end > now}
+                    self._unknown[name] = now + UNKNOWN_SECONDS
                     raise
             await asyncio.sleep(ADOPT_LOOK_SECONDS)
 
@@ -163,9 +184,9 @@ class Giving:
         offset, length = int(meta["offset"]), int(meta["length"])
         if offset < 0 or not 0 <= length <= PIECE_MAX_BYTES:
             raise ProtocolError(f"bad span {offset}+{length}: at most {PIECE_MAX_BYTES} bytes")
-        with version.used(), path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            return {"size": size}, await asyncio.to_thread(os.pread, file.fileno(), length, offset)
+        with version.used():
+            size, piece = await asyncio.to_thread(_read, path, offset, length)
+        return {"size": size}, piece
 
     async def _pull(self, meta: dict[str, Any], asker: Asker) -> dict[str, Any]:
         """Get chunks that the asker has and that we are to own."""
@@ -196,3 +217,9 @@ class Giving:
         self._check(version, row, chunk)
         with version.used():
             return {"good": await self._store.recheck(version, row, chunk)}
+
+
+def _read(path: Path, offset: int, length: int) -> tuple[int, bytes]:
+    """(size of the file, a piece of it); in a thread, which opens and closes."""
+    with path.open("rb") as file:
+        return os.fstat(file.fileno()).st_size, os.pread(file.fileno(), length, offset)

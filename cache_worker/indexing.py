@@ -43,6 +43,8 @@ class Indexing:
         self.running: Running | None = None
         self.error: CacheopError | None = None
         """Why the last refresh failed; None when it worked."""
+        self.listed: Callable[[str, list[str]], None] = _nobody
+        """Told of each version that was listed here, and what was kept before, oldest first."""
         self._refresh: asyncio.Task[dict[str, Any]] | None = None
         self._listeners: set[Callable[[Running], None]] = set()
         self._manifests = asyncio.Lock()  # one child at a time looks at manifest/
@@ -68,6 +70,7 @@ class Indexing:
             # What is half deleted must not be taken for a version that shares its files.
             await self._finish_drops()
             found: dict[str, Any] = {}
+            before = list(self._store.versions.state.kept)
             self._cache.counters.origin_requests["list"] += 1
             async with self._manifests:
                 async for line in self._child("index", str(self._settings.path)):
@@ -76,6 +79,8 @@ class Indexing:
                 if "version" not in found:
                     raise CacheopError("the index child ended without a result")
                 self._take(found)
+            # Here, not where somebody waits for it: who asked for the refresh may go away.
+            self.listed(str(found["version"]), before)
             await self.drop_old()
             log.info(
                 "version %s: %d files, indexed in %.1f s",
@@ -215,3 +220,7 @@ class Indexing:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await asyncio.wait_for(process.wait(), CHILD_STOP_SECONDS)
+
+
+def _nobody(version: str, before: list[str]) -> None:
+    del version, before

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
+    from cache_worker.clustered import Clustered
     from cache_worker.mounted import Mounts
     from cache_worker.worker import Worker
 
@@ -74,6 +75,9 @@ class WorkerCollector(Collector):
             "suspended", "1 while origin reads are suspended", float(worker.cache.suspended)
         )
         yield from _of_mounts(worker.mounts, base, here)
+        if worker.clustered is not None:
+            hedged = counters.hedged_origin_bytes
+            yield from _of_peers(worker.clustered, hedged, base, here)
 
 
 def _of_mounts(mounts: Mounts, base: list[str], here: list[str]) -> Iterable[Metric]:
@@ -94,6 +98,41 @@ def _of_mounts(mounts: Mounts, base: list[str], here: list[str]) -> Iterable[Met
             requests.add_metric([*here, mount.id, op], number)
     yield requests
     yield info
+
+
+def _of_peers(
+    clustered: Clustered, hedged_bytes: int, base: list[str], here: list[str]
+) -> Iterable[Metric]:
+    """What went between this node and others of its cluster, and what is thought of them."""
+    moved = CounterMetricFamily(
+        "cacheop_peer_bytes",
+        "Payload bytes exchanged with peers, good or not",
+        labels=[*base, "direction", "same_zone"],
+    )
+    requests = CounterMetricFamily(
+        "cacheop_peer_requests",
+        "Chunks and questions exchanged with peers, by how they ended",
+        labels=[*base, "direction", "result"],
+    )
+    for direction, traffic in (("in", clustered.peers.received), ("out", clustered.server.sent)):
+        moved.add_metric([*here, direction, "true"], traffic.same_zone_bytes)
+        moved.add_metric([*here, direction, "false"], traffic.other_zone_bytes)
+        for result, number in dict(traffic.results).items():
+            requests.add_metric([*here, direction, result], number)
+    hedged = CounterMetricFamily(
+        "cacheop_hedged_origin_bytes",
+        "Part of the origin bytes read in place of an owner that was there, but too slow",
+        labels=base,
+    )
+    hedged.add_metric(here, hedged_bytes)
+    bans = CounterMetricFamily(
+        "cacheop_peer_bans", "Peers not asked for a while, by reason", labels=[*base, "reason"]
+    )
+    for reason, number in clustered.cluster.bans.items():
+        bans.add_metric([*here, reason], number)
+    members = GaugeMetricFamily("cacheop_members", "Live members seen, us too", labels=base)
+    members.add_metric(here, len(clustered.cluster.view.members))
+    yield from (moved, requests, hedged, bans, members)
 
 
 def exporter(worker: Worker) -> CollectorRegistry:

@@ -50,7 +50,8 @@ class Publishing:
     async def publish(self, name: str) -> dict[str, Any]:
         """See docs/protocol.md. Waits until there is such a version; raises CacheopError."""
         if self._clustered is not None and not name:
-            await self._clustered.following.caught_up()
+            grace = self._settings.dataset.spec.mount.grace_seconds
+            await self._clustered.following.caught_up(grace)
         version = await self._version(name)
         options = self._settings.dataset.spec.mount
         with version.used():

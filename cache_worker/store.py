@@ -184,11 +184,15 @@ class Store:
     def reserve(self, version: Version, row: int, chunk: int, *, copy: bool = False) -> bool:
         """Take room for an ABSENT chunk, evicting if need be. False: read it through instead.
 
-        `copy`: another node owns it, so nothing that we own is evicted for it.
+        `copy`: another node owns it, so nothing that we own is evicted for it, now or later.
         """
         length = chunk_span(version.index.size(row), chunk)[1]
         if self.fault() or self.pinned_above_quota():
             return False
+        if copy and (excess := self.space.above_high(length)):
+            self.evict(excess, only_copies=True)
+            if self.space.above_high(length):
+                return False
         needed = self.space.to_evict(length)
         if needed and length <= self.space.limit_bytes:
             self.evict(needed, only_copies=copy)
@@ -286,20 +290,26 @@ class Store:
     def evict(self, need_bytes: int, *, only_copies: bool = False) -> int:
         """Let the policy choose what goes until `need_bytes` went. The bytes that went.
 
-        `only_copies`: nothing that this node owns.
+        Copies of what other nodes own go first; with `only_copies` nothing else goes.
         """
         self.victims.look()
+        gone = self._evict(need_bytes, only_copies=True) if self.victims.owned else 0
+        if not only_copies:
+            gone += self._evict(need_bytes - gone, only_copies=False)
+            self._too_little_went = gone < need_bytes
+        return gone
+
+    def _evict(self, need_bytes: int, *, only_copies: bool) -> int:
         gone = 0
         for _ in range(SAMPLE_ROUNDS):
+            before = gone
             if gone >= need_bytes:
                 break
-            victims = self.victims.choose(need_bytes - gone, only_copies=only_copies)
-            if not victims:
-                break
-            for victim in victims:
+            for victim in self.victims.choose(need_bytes - gone, only_copies=only_copies):
                 kept = self.victims.owned(*victim) if only_copies and self.victims.owned else ()
                 gone += self.drop_file(*victim, keep=kept)
-        self._too_little_went = gone < need_bytes and not only_copies
+            if gone == before:
+                break
         return gone
 
     def pinned_above_quota(self) -> frozenset[str]:

@@ -138,6 +138,8 @@ class Versions:
         for directory in (names.MANIFEST_DIR, names.DATA_DIR):
             disk.make_directory("VERSIONS:MKDIR", str(root / directory))
         self.state = self._load()
+        self.gone: set[str] = set()
+        """Versions that were dropped since we started."""
         self.broken: list[str] = []
         """Kept versions whose manifest could not be opened, with the reason."""
         for name in list(self.state.kept):
@@ -203,6 +205,7 @@ class Versions:
     def add(self, name: str) -> Version:
         """A new current version; its files are in place."""
         version = self.open(name)
+        self.gone.discard(name)
         if name in self.state.dropping:
             self.state.dropping.remove(name)
         if name in self.state.kept:
@@ -311,6 +314,7 @@ class Versions:
                 )
             self._locks[name] = lock  # until it is gone: nobody comes in between
         self._open.pop(name, None)
+        self.gone.add(name)
         if name in self.state.kept:
             self.state.kept.remove(name)
         if name not in self.state.dropping:

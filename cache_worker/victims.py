@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from cache_worker.eviction import Candidate
 from cache_worker.pins import Pins
+from cache_worker.tablefile import FORMER
 from cacheop.api.chunk import chunk_count
-from cacheop.api.table import PRESENT, SUSPECT
+from cacheop.api.table import COMPLETE, PRESENT, SUSPECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +49,16 @@ class Victims:
         """
         found = self._sample()
         if only_copies:
-            found = {c: file for c, file in found.items() if c.owned_bytes < c.cached_bytes}
+            found = {c: file for c, file in found.items() if self._may_go_in_part(c)}
         chosen = self._policy.victims(list(found), need_bytes)
         return [found[candidate] for candidate in chosen]
+
+    def _may_go_in_part(self, candidate: Candidate) -> bool:
+        """Whether a part that others own can go: of a file that readers may hold, none can."""
+        if not candidate.owned_bytes:
+            return True
+        whole = self._table.file_state(candidate.first_slot) in (COMPLETE, FORMER)
+        return not whole and candidate.owned_bytes < candidate.cached_bytes
 
     def owner(self, slot: int) -> File | None:
         """Which file, in which version, a slot belongs to."""

@@ -32,6 +32,7 @@ from cache_worker.origins import open_origin
 from cache_worker.publishing import Publishing
 from cache_worker.space import DEFAULT_QUOTA_SHARE, Space
 from cache_worker.store import Store
+from cache_worker.upkeep import Upkeep
 from cache_worker.versions import Versions
 from cacheop.api import names
 from cacheop.api.errors import CacheopError, UserError
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("cacheop.worker")
 
 WRITER_THREADS = 4
-SPACE_SECONDS = 1.0
-DROP_SECONDS = 10.0
-VERIFY_WINDOW = 4096
 STOP_SECONDS = 8.0
 ALONE: dict[str, Any] = {
     "zone": "",
@@ -101,9 +99,9 @@ class Worker:
             Clustered(config, self.cache, self.indexing) if config.cluster.peers else None
         )
         self.mounts = Mounts(config.root)
-        self._verifying = False
+        self._upkeep = Upkeep(self.store, self.indexing)
         self.publishing = Publishing(
-            config, self.cache, self.indexing, lambda: self._verifying, self.clustered
+            config, self.cache, self.indexing, lambda: self._upkeep.verifying, self.clustered
         )
         self._registry = exporter(self)
         self._server = Server(WorkerOperations(self))
@@ -123,11 +121,8 @@ class Worker:
             for work in self.clustered.tasks():
                 self._spawn(work)
         self._spawn(self._index())
-        self._spawn(self._watch_space())
-        self._spawn(self._drop_old())
-        if not self.store.table.was_clean:
-            self._verifying = True
-            self._spawn(self._verify())
+        for work in self._upkeep.tasks():
+            self._spawn(work)
         log.info("worker of %s/%s is up", self.settings.namespace, self.settings.name)
         await self._stopping.wait()
         await asyncio.wait_for(self._close(), STOP_SECONDS)
@@ -220,39 +215,6 @@ class Worker:
             result = await self.load(version, rows, replicas=1).run()
         log.info("preload: %s", result)
 
-    async def _drop_old(self) -> None:
-        while True:
-            try:
-                await self.indexing.drop_old()
-            except (CacheopError, OSError) as error:
-                log.warning("an old version is not dropped yet: %s", error)
-            await asyncio.sleep(DROP_SECONDS)
-
-    async def _watch_space(self) -> None:
-        while True:
-            self.store.look_at_disk()
-            excess = self.store.space.above_high()
-            if excess:
-                self.store.evict(excess)
-            await asyncio.sleep(SPACE_SECONDS)
-
-    async def _verify(self) -> None:
-        """After an unclean stop: check what the table says against the bytes, at low priority."""
-        table = self.store.table
-        for window in range(0, table.used_slots, VERIFY_WINDOW):
-            count = min(VERIFY_WINDOW, table.used_slots - window)
-            for slot in self.store.suspects(window, count):
-                owner = self.store.victims.owner(slot)
-                if owner is None:
-                    self.store.forget([(slot, 1)])
-                    continue
-                version, row = owner
-                with version.used():
-                    await self.store.verify(version, row, slot - version.slots.first_slot(row))
-                await asyncio.sleep(0)
-        self._verifying = False
-        log.info("verified the cache after an unclean stop")
-
     # -- what others ask --------------------------------------------------------------------------
 
     async def refresh(self, progress: Callable[[Running], None] | None = None) -> dict[str, Any]:
@@ -267,13 +229,10 @@ class Worker:
         if self.clustered is None:
             return Load(self.cache, version, rows, Rate(limit))
         cluster = self.clustered.cluster
-        rate = Rate(limit and limit // len(cluster.view.members))
+        rate = Rate(limit and max(1, limit // len(cluster.view.members)))
         if replicas is None:
             return Load(self.cache, version, rows, rate)
-        is_ours = cluster.is_ours
-        return Load(
-            self.cache, version, rows, rate, lambda row, c: is_ours(version, row, c, replicas)
-        )
+        return Load(self.cache, version, rows, rate, cluster.share(version, replicas))
 
     def drain(self) -> Drain:
         """Hand over what only we have."""

@@ -11,18 +11,14 @@ if TYPE_CHECKING:
 
 
 class LRU:
-    """The longest unused go first; before them what other nodes own, as they have it too."""
+    """The longest unused go first."""
 
     def victims(self, candidates: Sequence[Candidate], need_bytes: int) -> list[Candidate]:
         """See Policy."""
         chosen: list[Candidate] = []
-        for candidate in sorted(candidates, key=_order):
+        for candidate in sorted(candidates, key=lambda c: c.accessed_seconds):
             if need_bytes <= 0:
                 break
             chosen.append(candidate)
             need_bytes -= candidate.cached_bytes
         return chosen
-
-
-def _order(candidate: Candidate) -> tuple[bool, int]:
-    return 2 * candidate.owned_bytes > candidate.cached_bytes, candidate.accessed_seconds

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,6 +36,10 @@ class OriginObject:
     mtime_ns: int
 
 
+Arrived = Callable[[int, memoryview], None]
+"""(offset in the span, bytes)."""
+
+
 class Origin(Protocol):
     """One mount's slow storage. Used from one asyncio loop; `list_objects` from the index child."""
 
@@ -42,8 +47,13 @@ class Origin(Protocol):
         """Every object below the mount point, in batches, as the origin gives them."""
         ...
 
-    async def fetch(self, obj: OriginObject, offset: int, length: int) -> Buffer:
+    async def fetch(
+        self, obj: OriginObject, offset: int, length: int, arrived: Arrived | None = None
+    ) -> Buffer:
         """Exactly `length` bytes of exactly that object, or an OriginError (after retries).
+
+        `arrived` is told of pieces as they come, where the origin gives pieces and names the
+        content; after a fault in between they may come again from the beginning.
 
         OriginChanged when the object there is another one now or is gone; CredentialError when the
         origin refuses us. Never short, never mixed.

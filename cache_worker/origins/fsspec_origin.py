@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from cache_worker.origins import Listing, OriginObject
+    from cache_worker.origins import Arrived, Listing, OriginObject
     from cacheop.api.dataset import Mount
 
 ANSWER_SECONDS = 60.0
@@ -85,8 +85,11 @@ class FsspecOrigin:
                 version_ids=[fsspec_info.version_id(info) for info in infos],
             )
 
-    async def fetch(self, obj: OriginObject, offset: int, length: int) -> Buffer:
-        """Exactly `length` bytes of exactly `obj`; see `Origin.fetch`."""
+    async def fetch(
+        self, obj: OriginObject, offset: int, length: int, arrived: Arrived | None = None
+    ) -> Buffer:
+        """Exactly `length` bytes of exactly `obj`; see `Origin.fetch`. Comes in one piece."""
+        del arrived
         if not length:
             return b""
         meta = {

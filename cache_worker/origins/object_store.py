@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from cache_worker.origins import Listing, OriginObject
+    from cache_worker.origins import Arrived, Listing, OriginObject
     from cache_worker.origins.options import StoreOptions
     from cacheop.api.dataset import Mount
 
@@ -47,6 +47,7 @@ T = TypeVar("T")
 
 OBSTORE_ERRORS = (BaseError, ValueError, OSError)
 WATCH_SECONDS = 1.0
+PIECE_BYTES = 512 << 10
 CHECK_ATTEMPTS = 3
 NANOSECONDS = 1_000_000_000
 
@@ -81,12 +82,18 @@ class ObjectStoreOrigin:
         # The lister waits for no reader: obstore's own retries, page by page, and patient.
         return list_objects(self.address, self.options, self._profile)
 
-    async def fetch(self, obj: OriginObject, offset: int, length: int) -> Buffer:
+    async def fetch(
+        self, obj: OriginObject, offset: int, length: int, arrived: Arrived | None = None
+    ) -> Buffer:
         """Exactly `length` bytes of exactly `obj`; see `Origin.fetch`."""
         if not length:
             return b""
+        if not obj.etag and not obj.version_id:
+            arrived = None  # whether it is the right object shows when it is all here
         return await self._persist(
-            lambda store: self._read(store, obj, offset, length), obj.key, self.options.attempts
+            lambda store: self._read(store, obj, offset, length, arrived),
+            obj.key,
+            self.options.attempts,
         )
 
     async def check(self) -> None:
@@ -158,25 +165,39 @@ class ObjectStoreOrigin:
                 raise raised(fault, self.address.mount_point, key, attempt) from cause
             await asyncio.sleep(delay)
 
-    def _read(self, store: Any, obj: OriginObject, offset: int, length: int) -> Awaitable[Buffer]:
+    def _read(
+        self, store: Any, obj: OriginObject, offset: int, length: int, arrived: Arrived | None
+    ) -> Awaitable[Buffer]:
         # Not a coroutine of its own: one frame less for each of many small files.
         paths = self.address.paths(obj.key)
         if len(paths) == 1:
-            return self._read_path(store, paths[0], obj, offset, length)
-        return self._read_either(store, paths, obj, offset, length)
+            return self._read_path(store, paths[0], obj, offset, length, arrived)
+        return self._read_either(store, paths, obj, offset, length, arrived)
 
     async def _read_either(
-        self, store: Any, paths: tuple[str, ...], obj: OriginObject, offset: int, length: int
+        self,
+        store: Any,
+        paths: tuple[str, ...],
+        obj: OriginObject,
+        offset: int,
+        length: int,
+        arrived: Arrived | None,
     ) -> Buffer:
         for path in paths[:-1]:
             try:
-                return await self._read_path(store, path, obj, offset, length)
+                return await self._read_path(store, path, obj, offset, length, arrived)
             except (FileNotFoundError, OriginChanged):
                 continue  # the mount point itself may be the object
-        return await self._read_path(store, paths[-1], obj, offset, length)
+        return await self._read_path(store, paths[-1], obj, offset, length, arrived)
 
     async def _read_path(
-        self, store: Any, path: str, obj: OriginObject, offset: int, length: int
+        self,
+        store: Any,
+        path: str,
+        obj: OriginObject,
+        offset: int,
+        length: int,
+        arrived: Arrived | None,
     ) -> Buffer:
         options: dict[str, Any] = {}
         if length != obj.size_bytes:
@@ -187,7 +208,7 @@ class ObjectStoreOrigin:
             options["if_match"] = obj.etag  # a weak etag never matches (RFC 9110, 13.1.1)
         result = await obstore.get_async(store, path, options=options)  # type: ignore[arg-type]
         self._compare(obj, result.meta)
-        body = await result.bytes_async()
+        body = await (_pieces(result, arrived) if arrived else result.bytes_async())
         if len(body) != length:
             raise ConnectionError(f"{len(body)} bytes came instead of {length}")
         if not obj.etag and not obj.version_id:
@@ -227,3 +248,15 @@ class ObjectStoreOrigin:
             f"nothing is below {self.address.mount_point}",
             hint="Check the path, and that it is the bucket you mean",
         )
+
+
+async def _pieces(result: Any, arrived: Arrived) -> bytes:
+    """The whole body, told of piece by piece."""
+    pieces: list[memoryview] = []
+    at = 0
+    async for part in result.stream(min_chunk_size=PIECE_BYTES):
+        piece = memoryview(part)
+        arrived(at, piece)
+        pieces.append(piece)
+        at += len(piece)
+    return b"".join(pieces)

@@ -43,6 +43,23 @@ class Provided:
     checksum: int
 
 
+class Incoming(Protocol):
+    """A chunk that is still arriving here. Called in threads."""
+
+    length: int
+
+    def piece(self, after: int, seconds: float) -> memoryview:
+        """What came after the first `after` bytes; waits for some. Empty: that was all.
+
+        Raises CacheopError, or TimeoutError when nothing came for so long.
+        """
+        ...
+
+    def whole(self) -> int:
+        """The checksum, once that was all."""
+        ...
+
+
 class Service(Protocol):
     """The worker, as its peers see it."""
 
@@ -61,7 +78,7 @@ class Service(Protocol):
         hops: int,
         without: tuple[str, ...],
         asker: Asker,
-    ) -> Provided | None:
+    ) -> Provided | Incoming | None:
         """Get an absent chunk, on the loop. None: it is present now. Or a CacheopError.
 
         NotFoundError if it is not here and `only_if_present`. Cancelled when the asker went away.

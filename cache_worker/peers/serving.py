@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from cache_worker.peers.room import Room
     from cache_worker.peers.server import Caps, Identity
-    from cache_worker.peers.service import Service
+    from cache_worker.peers.service import Incoming, Service
     from cache_worker.peers.stream import Head, Stream
     from cache_worker.peers.traffic import Traffic
 
@@ -206,6 +206,8 @@ class Serving:
                         self._send_bytes(request, number, outcome)
                     elif isinstance(outcome, CacheopError):
                         self._fail(number, outcome)
+                    elif outcome is not None:
+                        self._pass_on(request, number, outcome)  # type: ignore[arg-type]
                     else:
                         again: list[int] = []
                         self._open(request, number, opened, again)
@@ -272,6 +274,23 @@ class Serving:
             self._stream.send(provided.data, more=True)
             self._sent.moved(len(provided.data), same_zone=self.asker.zone == self._me.zone)
         self._whole(number, provided.checksum)
+
+    def _pass_on(self, request: Get, number: int, incoming: Incoming) -> None:
+        """Send a chunk while it comes in."""
+        if not self._fits(request, number, incoming.length):
+            return
+        sent = 0
+        try:
+            while piece := incoming.piece(sent, self._caps.provide_seconds):
+                self._add(wire.EVENT, {"n": number}, len(piece))
+                self._flush(more=True)
+                self._stream.send(piece)
+                self._sent.moved(len(piece), same_zone=self.asker.zone == self._me.zone)
+                sent += len(piece)
+        except CacheopError as error:
+            self._fail(number, error)
+        else:
+            self._whole(number, incoming.whole())
 
     def _fits(self, request: Get, number: int, length: int) -> bool:
         wanted = request.wanted[number].length

@@ -30,8 +30,14 @@ class MemoryOrigin:
         tags = [self.etag(key) for key in keys]
         yield Listing(keys, sizes, [10**18] * len(keys), tags, [""] * len(keys))
 
-    async def fetch(self, obj, offset, length):
+    async def fetch(self, obj, offset, length, arrived=None):
+        """Tells of the first half as soon as it is asked, of the rest when the gate opens."""
+        data = self.objects.get(obj.key, b"")[offset : offset + length]
+        if arrived is not None and self.etag(obj.key) == obj.etag:
+            arrived(0, memoryview(data)[: length // 2])
         await self.gate.wait()
+        if arrived is not None and self.etag(obj.key) == obj.etag:
+            arrived(0, memoryview(data))
         await asyncio.sleep(0)
         self.fetched.append((obj.key, offset, length))
         if obj.key in self.errors:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -26,12 +26,28 @@ class WebServer:
     ranges: bool = True
     conditions: bool = True
     tls: ssl.SSLContext | None = None
+    sent_bytes: int = 0
+    """Of files, in answers to GET."""
+    root_listings: int = 0
+    _etags: dict[tuple[Path, int, int], str] = field(default_factory=dict)
+    _counting: threading.Lock = field(default_factory=threading.Lock)
     _server: ThreadingHTTPServer | None = None
 
     @property
     def url(self) -> str:
         assert self._server
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
+
+    def etag(self, path: Path, body: bytes) -> str:
+        key = path, path.stat().st_mtime_ns, len(body)
+        if key not in self._etags:
+            self._etags[key] = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        return self._etags[key]
+
+    def count(self, sent_bytes: int, *, root_listing: bool = False) -> None:
+        with self._counting:
+            self.sent_bytes += sent_bytes
+            self.root_listings += root_listing
 
     def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"server_of": self})
@@ -59,6 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server_of
         path = server.root / unquote(self.path).strip("/")
         if path.is_dir():
+            server.count(0, root_listing=path == server.root and self.command == "GET")
             names = sorted(p.name + "/" * p.is_dir() for p in path.iterdir())
             links = "".join(f'<a href="{quote(n)}">{html.escape(n)}</a>\n' for n in names)
             self._send(200, f'<a href="../">..</a><a href="?C=N">N</a>{links}'.encode(), {})
@@ -69,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = path.read_bytes()
         headers = {"Last-Modified": formatdate(path.stat().st_mtime, usegmt=True)}
         if server.etags:
-            etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+            etag = server.etag(path, body)
             headers["ETag"] = f"W/{etag}" if server.weak else etag
             wanted = self.headers.get("if-match")
             if server.conditions and wanted and (server.weak or wanted != etag):
@@ -93,4 +110,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command == "GET":
+            if status in (200, 206) and "Last-Modified" in headers:
+                self.server_of.count(len(body))
             self.wfile.write(body)

@@ -60,6 +60,7 @@ class OriginSuite:
     """Every origin inherits these tests."""
 
     lists_empty_directories = False
+    tells_of_pieces = False
 
     @pytest.fixture
     def place(self) -> Place:
@@ -103,6 +104,29 @@ class OriginSuite:
                 assert digest(body) == digest(data[offset : offset + length])
 
         self.run(place, tmp_path, use)
+
+    def test_pieces_that_are_told_of_early_are_right(self, place: Place, tmp_path: Path) -> None:
+        data = content(2, 3_000_001)
+        place.put("big.bin", data)
+        obj = self.listed(place, tmp_path)["big.bin"]
+        span = data[1000:2_501_000]
+
+        async def use(origin: Origin) -> int:
+            told: list[tuple[int, int]] = []
+
+            def arrived(offset: int, piece: memoryview) -> None:
+                assert digest(piece) == digest(span[offset : offset + len(piece)])
+                told.append((offset, len(piece)))
+
+            body = await origin.fetch(obj, 1000, len(span), arrived)
+            assert digest(body) == digest(span)
+            ends = [0, *(offset + length for offset, length in told)]
+            assert [offset for offset, _ in told] == ends[:-1]
+            return ends[-1]
+
+        # All of it, or nothing where the content has no name or comes in one piece.
+        expected = len(span) if self.tells_of_pieces and obj.etag else 0
+        assert self.run(place, tmp_path, use) == expected
 
     def test_many_reads_at_once(self, place: Place, tmp_path: Path) -> None:
         data = {f"f{n:02}": content(n, 20_000 + n) for n in range(24)}

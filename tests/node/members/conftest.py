@@ -44,6 +44,7 @@ def place(redis, tmp_path):
 def config(redis, place, tmp_path):
     """CONFIG of the node that may make users."""
     path = tmp_path / "node-0.json"
+    (tmp_path / "token").write_text("5" * 64)
     url = f"redis://{USER}@127.0.0.1:{redis.port}/0"
     document = {
         "apiVersion": "cacheop.io/v1alpha1",
@@ -60,6 +61,7 @@ def config(redis, place, tmp_path):
                 "node": "node-0",
                 "root": str(tmp_path / "root"),
                 "secrets": str(tmp_path),
+                "token_file": str(tmp_path / "token"),
                 "peers": "127.0.0.1:0",
                 "members": {
                     "redis": {

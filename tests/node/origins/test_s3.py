@@ -38,6 +38,8 @@ def place(s3: S3Server, bucket: Callable[[], str]) -> Place:
 
 
 class TestS3(OriginSuite):
+    tells_of_pieces = True
+
     @pytest.fixture
     def place(self, s3: S3Server, bucket: Callable[[], str]) -> Place:
         return s3_place(s3, bucket(), {})
@@ -45,6 +47,8 @@ class TestS3(OriginSuite):
 
 class TestS3WithoutEtags(OriginSuite):
     """A server that knows no etags, neither in listings nor in answers."""
+
+    tells_of_pieces = True
 
     @pytest.fixture
     def place(self, s3: S3Server, bucket: Callable[[], str]):

@@ -34,6 +34,8 @@ def directory_place(mount_point: str, root: Path) -> Place:
 
 
 class TestHttp(OriginSuite):
+    tells_of_pieces = True
+
     @pytest.fixture
     def place(self, tmp_path: Path):
         root = tmp_path / "www" / "data set"
@@ -43,6 +45,8 @@ class TestHttp(OriginSuite):
 
 
 class TestHttpWeakEtags(TestHttp):
+    tells_of_pieces = True
+
     @pytest.fixture
     def place(self, tmp_path: Path):
         with WebServer(tmp_path, weak=True) as server:
@@ -61,6 +65,8 @@ class TestHttpNoEtags(TestHttp):
 
 class TestHttpWithoutConditions(TestHttp):
     """A server that has etags but does not look at If-Match."""
+
+    tells_of_pieces = True
 
     @pytest.fixture
     def place(self, tmp_path: Path):

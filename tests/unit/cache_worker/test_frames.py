@@ -39,7 +39,7 @@ async def connected(
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(SECONDS):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - of a socket, which sets no event
             await asyncio.sleep(0.005)
 
 

@@ -31,6 +31,13 @@ def test_the_next_acts_for_an_owner_that_is_out():
     assert route([A, B, C], "b", None, out={"a"}, slow=()).ask is None
 
 
+def test_acting_for_another_is_told_and_who_failed_the_asker_is_no_holder():
+    assert route([A, B, C], "b", None, out={"a"}, slow=()).instead
+    found = route([A, B, C], "b", Asked("d", without=frozenset("a")), out=(), slow=())
+    assert (found.instead, found.copies) == (True, (C,))
+    assert not route([A, B, C], "a", None, out=(), slow=()).instead
+
+
 def test_acting_for_a_slow_owner_is_told():
     assert route([A, B], "b", None, out=(), slow={"a"}).hedged
     assert route([A, B], "b", Asked("c", without=frozenset("a")), out=(), slow=()).hedged
