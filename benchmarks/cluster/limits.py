@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from tests.fakes.lab.held import Held
     from tests.fakes.lab.network import Host
+    from tests.fakes.lab.nodes import LabNode
 
 PORT = 7900
 SECONDS = 120
@@ -48,6 +50,29 @@ class Run:
     def mb_per_second(self) -> float:
         """Payload."""
         return self.bytes / self.seconds / 1e6
+
+
+def received(node: LabNode, client: Host, chunks: Sequence[Held], connections: int) -> Run:
+    """All of `chunks` from a worker, thrown away as they come: see receive.py."""
+    config = json.loads(node.config.read_text())
+    plan = {
+        "address": config["peers"],
+        "token": config["token_file"],
+        "node": client.name,
+        "version": node.version,
+        "chunks": [[held.row, held.chunk, held.length] for held in chunks],
+        "connections": connections,
+    }
+    with client.inside():
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.cluster.receive"],
+            input=json.dumps(plan) + "\n",
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS,
+        )
+    return Run(**json.loads(done.stdout))
 
 
 @contextlib.contextmanager

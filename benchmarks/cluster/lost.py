@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.fakes.lab.readers import Seen
 
 LOST = "n3"
+THREADS = 2
+"""Few, so that a read takes as long as the read and not the queue before it."""
 WINDOW_SECONDS = 1.0
 STEP_SECONDS = 0.25
 NORMAL = 1.5
@@ -47,7 +49,9 @@ def measure(place: Place) -> list[Row]:
             loss.moment = time.monotonic()
             victim.kill()
 
-        fill = place.fill(nodes, files, during=lose, counted=lambda node: node.name != LOST)
+        fill = place.fill(
+            nodes, files, threads=THREADS, during=lose, counted=lambda node: node.name != LOST
+        )
     fill.seen = [seen for seen in fill.seen if seen.node != LOST]
     extra = sum(fill.origin_bytes.values()) + loss.origin_bytes - files.total_bytes
     before, after = recovery(fill.seen, loss.moment)

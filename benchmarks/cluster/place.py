@@ -48,13 +48,14 @@ class Sizes:
     small_mbit: int
     redis_away_seconds: float
     redis_before_seconds: float
+    placed_chunks: int
 
     @classmethod
     def of(cls, *, quick: bool) -> Sizes:
         """A full or a quick run."""
         if quick:
-            return cls(24, 2 * PIECE_BYTES, 200, 500, 1, 1000, 400, 200, 100, 8.0, 5.0)
-        return cls(64, 2 * PIECE_BYTES, 400, 2000, 3, 1000, 400, 200, 100, 60.0, 20.0)
+            return cls(24, 2 * PIECE_BYTES, 200, 500, 1, 1000, 200, 100, 50, 8.0, 5.0, 200_000)
+        return cls(40, 2 * PIECE_BYTES, 400, 1000, 3, 1000, 200, 100, 50, 60.0, 20.0, 10_000_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmarks.cluster.cold import bad
-from benchmarks.cluster.place import REDIS
+from benchmarks.cluster.place import REDIS, wait_filled
 from benchmarks.report import Row, at_most, shown, versus
 from tests.fakes.lab.redis import LabRedis
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 QUOTA_SHARE = 0.5
 """Of the Dataset on each node: what is read keeps going between the nodes."""
+FULL_SHARE = 0.8
+"""Of the quota: then readers read as they will go on to."""
 EPOCHS = 1000  # more than there is time for
 
 
@@ -30,20 +32,17 @@ def measure(place: Place) -> list[Row]:
     moments: list[float] = []
     with LabRedis(place.host(REDIS), place.directory / "redis") as redis:
 
-        def during(began: float, _: Readers) -> None:
-            time.sleep(2 * before)  # the first half fills the caches
-            moments.extend([began + before, time.monotonic()])
-            redis.kill()
-            time.sleep(away)
-            moments.append(time.monotonic())
-            redis.start()
-            time.sleep(before)
-            moments.append(time.monotonic())
+        def during(_: float, readers: Readers) -> None:
+            for node in nodes:
+                wait_filled(node, files, FULL_SHARE * QUOTA_SHARE)
+            for step in (lambda: None, redis.kill, redis.start, readers.stop):
+                moments.append(time.monotonic())
+                step()
+                time.sleep(away if step == redis.kill else before)
 
         with place.running(4, files, redis=redis.members, spec=spec) as nodes:
-            seconds = 3 * before + away
-            fill = place.fill(nodes, files, during=during, epochs=EPOCHS, seconds=seconds)
-            members = min(node.metric("cacheop_members") for node in nodes)
+            fill = place.fill(nodes, files, during=during, epochs=EPOCHS)
+            members = min(len(node.live_members()) for node in nodes)
     start, killed, back, end = moments
     with_redis, without = rate(fill.seen, start, killed), rate(fill.seen, killed, back)
     note = f"{away:.0f} s without, {fill.load}"

@@ -44,7 +44,7 @@ def _fill(place: Place, *, slow: bool) -> tuple[Fill, float]:
         place.host(SLOW).shape(up_mbit=mbit, down_mbit=mbit)
     with place.running(4, place.medium) as nodes:
         fill = place.fill([node for node in nodes if node.name != SLOW], place.medium)
-        hedged = sum(node.metric("cacheop_hedged_origin_bytes_total") for node in nodes)
+        hedged = sum(node.status()["peer"]["hedged_origin_bytes"] for node in nodes)
         fill.origin_bytes[SLOW] = nodes[-1].metric("cacheop_origin_bytes_total")
     return fill, hedged
 

@@ -49,7 +49,7 @@ def _on_the_wire(place: Place) -> list[Row]:
 
 
 def _rows(what: str, others: Sequence[LabNode], fill: Fill, false: LabNode) -> list[Row]:
-    bans = sum(node.metric("cacheop_peer_bans_total") for node in others)
+    bans = sum(node.status()["peer"]["bans"] for node in others)
     origin = sum(fill.origin_bytes.values()) + false.metric("cacheop_origin_bytes_total")
     read = sum(seen.bytes for seen in fill.seen) / len(others)
     return [

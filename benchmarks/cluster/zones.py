@@ -24,6 +24,8 @@ def measure(place: Place) -> list[Row]:
             sum(n.metric("cacheop_peer_bytes_total", same_zone=same) for n in nodes)
             for same in ("false", "true")
         )
+    if not within:
+        raise RuntimeError("no node tells of bytes from its zone: that none crossed says nothing")
     by_zone = [
         sum(read for node, read in fill.origin_bytes.items() if ZONES[node] == zone)
         / files.total_bytes

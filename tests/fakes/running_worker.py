@@ -48,14 +48,18 @@ class RunningWorker:
     def start(self, *, ready=True, seconds=30):
         """Seconds until it was ready (or, with `ready=False`, until it answered)."""
         started = time.monotonic()
+        self.launch()
+        self.wait_ready(ready=ready, seconds=seconds)
+        return time.monotonic() - started
+
+    def launch(self):
+        """Start it and wait for nothing."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cache_worker", self.verb, str(self.config)],
                 stdout=log,
                 stderr=log,
             )
-        self.wait_ready(ready=ready, seconds=seconds)
-        return time.monotonic() - started
 
     def wait_ready(self, *, ready=True, seconds=30):
         """Until it can be read (or, with `ready=False`, until it answers)."""

@@ -24,6 +24,7 @@ class Held:
     """A chunk that is present and, as far as the node knows, good."""
 
     path: str
+    row: int
     chunk: int
     length: int
 
@@ -46,7 +47,7 @@ def held_chunks(node: LabNode) -> set[Held]:
             for chunk in range(chunk_count(size)):
                 if table.is_present(first + chunk):
                     length = min(CHUNK_BYTES, size - chunk * CHUNK_BYTES)
-                    found.add(Held(path, chunk, length))
+                    found.add(Held(path, row, chunk, length))
         return found
 
 

@@ -37,10 +37,10 @@ class LabNode(RunningWorker):
         """The node's name, the host's too."""
         return self.host.name
 
-    def start(self, *, ready: bool = True, seconds: float = 30) -> float:
-        """Seconds until it was ready, or answered."""
+    def launch(self) -> None:
+        """Start it on its host and wait for nothing."""
         with self.host.inside():
-            return super().start(ready=ready, seconds=seconds)
+            super().launch()
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples with these labels."""
@@ -52,6 +52,10 @@ class LabNode(RunningWorker):
         self.host.kill()
         if self.process:
             self.process.wait(10)
+
+    def live_members(self) -> list[str]:
+        """Whom it sees in the cluster, itself too."""
+        return [member["node"] for member in self.status()["members"] if member["live"]]
 
     def wipe(self) -> None:
         """Kill it and take its cache away."""
@@ -134,7 +138,7 @@ def running(nodes: Sequence[LabNode]) -> Iterator[Sequence[LabNode]]:
     """All of them started, and ready; at the end none runs, and their caches are gone."""
     try:
         for node in nodes:
-            node.start(ready=False)
+            node.launch()
         for node in nodes:
             node.wait_ready()
         yield nodes

@@ -1,8 +1,8 @@
 """`python -m tests.fakes.lab.reader`: reads a Dataset in an order of its own, and checks it.
 
 PLAN is one line of JSON on standard input: {"cache": root, "catalog": path of [[path, offset,
-length, xxh3-64]…], "seed", "threads", "epochs", "seconds" (0 = as long as the epochs take)}. Says
-"ready", waits for one more line, reads, and prints one line of JSON: {"began", "ended", "bytes",
+length, xxh3-64]…], "seed", "threads", "epochs"}. Says "ready", waits for one more line, reads to
+the end or until another line comes, and prints one line of JSON: {"began", "ended", "bytes",
 "cpu_seconds", "reads": [[monotonic moment of its end, seconds, bytes]…], "wrong": […], "errors":
 […]}.
 """
@@ -26,12 +26,14 @@ DATASET = "data"
 TOLD = 20  # how many errors are told in full
 
 
-def work(plan: dict[str, Any], items: list[Any], found: dict[str, list[Any]], stop: float) -> None:
+def work(
+    plan: dict[str, Any], items: list[Any], found: dict[str, list[Any]], stop: threading.Event
+) -> None:
     """One thread's pieces, in order. Lists are shared: append is atomic."""
     filesystem = CacheopFileSystem(cache=plan["cache"], skip_instance_cache=True)
     for path, offset, length, checksum in items:
         began = time.monotonic()
-        if stop and began > stop:
+        if stop.is_set():
             return
         try:
             data = filesystem.cat_file(f"{DATASET}/{path}", offset, offset + length)
@@ -43,6 +45,12 @@ def work(plan: dict[str, Any], items: list[Any], found: dict[str, list[Any]], st
         found["reads"].append([ended, ended - began, len(data)])
         if len(data) != length or xxhash.xxh3_64_hexdigest(data) != checksum:
             found["wrong"].append([ended, path, offset, len(data)])
+
+
+def listen(stop: threading.Event) -> None:
+    """Until a line comes; the end of the input is none."""
+    if sys.stdin.readline():
+        stop.set()
 
 
 def main() -> None:
@@ -58,7 +66,8 @@ def main() -> None:
     sys.stdin.readline()
     found: dict[str, list[Any]] = {"reads": [], "wrong": [], "errors": []}
     began, cpu = time.monotonic(), time.process_time()
-    stop = began + plan["seconds"] if plan["seconds"] else 0.0
+    stop = threading.Event()
+    threading.Thread(target=listen, args=(stop,), daemon=True).start()
     shares = [items[n :: plan["threads"]] for n in range(plan["threads"])]
     threads = [threading.Thread(target=work, args=(plan, share, found, stop)) for share in shares]
     for thread in threads:

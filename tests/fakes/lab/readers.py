@@ -52,7 +52,6 @@ class Readers:
         *,
         threads: int = 8,
         epochs: int = 1,
-        seconds: float = 0.0,
         seed: int = 1,
     ) -> None:
         self.nodes = list(nodes)
@@ -64,7 +63,6 @@ class Readers:
                 "seed": seed * 1000 + number,
                 "threads": threads,
                 "epochs": epochs,
-                "seconds": seconds,
             }
             with node.host.inside():
                 process = subprocess.Popen(
@@ -89,6 +87,13 @@ class Readers:
             process.stdin.write("go\n")
             process.stdin.flush()
         return time.monotonic()
+
+    def stop(self) -> None:
+        """Let them end before they are through."""
+        for process in self._processes:
+            assert process.stdin
+            process.stdin.write("stop\n")
+            process.stdin.flush()
 
     def results(self, seconds: float = 300.0) -> list[Seen]:
         """What each saw, when all are through; without those whose node was killed."""
