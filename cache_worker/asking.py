@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cache_worker.health import Health
+from cache_worker.pace import Pace
 from cache_worker.peers.errors import PeerBadBytes, PeerError, PeerUnavailable
 from cache_worker.route import HOPS_MAX
 from cacheop.api.errors import CacheopError, WorkerUnavailable
@@ -57,6 +58,7 @@ class Asking:
 
     def __init__(self, peers: Peers) -> None:
         self.health = Health()
+        self.pace = Pace()
         self.bans = {"bad_bytes": 0, "silent": 0}
         """How often a peer was banned, by reason."""
         self._peers = peers
@@ -94,13 +96,22 @@ class Asking:
                     return found
             while not task.done():
                 now = time.monotonic()
-                if self.health.may_hedge_to_origin(now, owner.node, now - started):
+                self.pace.saw(now, owner.node, self._peers.received.by_node.get(owner.node, 0))
+                if self.is_slow(now, owner.node, now - started):
                     self.health.outrun(now, owner.node, now - started)
                     raise PeerSlow(f"{owner.node} is much slower than the others")
                 await asyncio.wait({task}, timeout=SLOW_LOOK_SECONDS)
             return await self._result(task, owner)
         finally:
             task.cancel()
+
+    def is_slow(self, now: float, node: str, waited_seconds: float = 0.0) -> bool:
+        """Whether others are to act in its place."""
+        return (
+            self.health.is_slow(now, node)
+            or self.pace.is_slow(now, node)
+            or self.health.may_hedge_to_origin(now, node, waited_seconds)
+        )
 
     async def copy(
         self,
@@ -156,9 +167,14 @@ class Asking:
         tasks = self._asked.setdefault(member.node, set())
         tasks.add(task)
         started = time.monotonic()
+        sent, node = self._peers.received.by_node, member.node
+        if not only_if_present:  # who has nothing to send is not slow
+            self.pace.asks(started, node, sent.get(node, 0))
 
         def ended(done: asyncio.Task[Fetched]) -> None:
             tasks.discard(done)
+            if not only_if_present:
+                self.pace.ended(time.monotonic(), node, sent.get(node, 0))
             if not done.cancelled():
                 self._learn(member, wanted, done.exception(), started)
 

@@ -20,6 +20,7 @@ from cache_worker.asking import Found
 from cache_worker.counters import Counters, OriginHealth
 from cache_worker.flow import Flow
 from cache_worker.origins import OriginObject
+from cache_worker.pace import ORIGIN
 from cache_worker.relayed import Relayed
 from cache_worker.route import COPIES, ORDER_MEMBERS, Flight
 from cacheop.api.chunk import chunk_span, chunks_of_span
@@ -351,7 +352,8 @@ class Cache:
         async with self._flow.pass_(length, demand=demand):
             self.counters.origin_requests["get"] += 1
             try:
-                data = memoryview(await origin.fetch(obj, offset, length, arrived))
+                with self._paced():
+                    data = memoryview(await origin.fetch(obj, offset, length, arrived))
             except CacheopError as error:
                 self.counters.origin_errors += 1
                 self.origin_health.failed(error)
@@ -365,6 +367,19 @@ class Cache:
         if demand:
             self.counters.demand_origin_bytes += length
         return data
+
+    @contextmanager
+    def _paced(self) -> Iterator[None]:
+        """Let the cluster compare its members with the origin."""
+        if self.cluster is None:
+            yield
+            return
+        pace = self.cluster.pace
+        pace.asks(time.monotonic(), ORIGIN, self.counters.origin_bytes)
+        try:
+            yield
+        finally:
+            pace.ended(time.monotonic(), ORIGIN, self.counters.origin_bytes)
 
     def touched(self, version: Version, row: int, times: int) -> None:
         """A reader tells that it read a file without asking."""

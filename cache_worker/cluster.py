@@ -49,6 +49,7 @@ class Cluster:
     ) -> None:
         self._asking = Asking(peers)
         self.health, self.bans = self._asking.health, self._asking.bans
+        self.pace = self._asking.pace
         self._placement, self._members = placement, members
         self.me = members.view.me
         self.view: View = members.view
@@ -220,7 +221,7 @@ class Cluster:
         copies: int = COPIES,
     ) -> Route:
         now = time.monotonic()
-        slow = {m.node for m in order if self.health.is_slow(now, m.node)}
+        slow = {m.node for m in order if m.node != self.me and self._asking.is_slow(now, m.node)}
         out = self._asking.out(order).union(failed)
         return route(order, self.me, asked, out=out, slow=slow.union(outrun), copies=copies)
 

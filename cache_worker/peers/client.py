@@ -309,7 +309,7 @@ class Peers:
         wait_seconds = max(job.deadline for job in jobs) - time.monotonic() + HEADROOM_SECONDS
 
         def arrived(count: int) -> None:
-            self.received.moved(count, same_zone=lane.same_zone)
+            self.received.moved(count, lane.key.callee.node, same_zone=lane.same_zone)
 
         def ended(number: int, outcome: object) -> bool:
             job = jobs[number]

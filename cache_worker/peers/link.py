@@ -212,7 +212,7 @@ class Link:
                     stream.receive(part)
                     digest.update(part)
                     offset += len(part)
-                arrived(head.payload_bytes)
+                    arrived(len(part))
                 continue
             if head.kind == wire.RESPONSE:
                 number, checksum = answers.end(head.meta, head.payload_bytes)

@@ -142,7 +142,7 @@ class Serving:
         if payload:
             self._flush(more=True)
             self._stream.send(payload)
-            self._sent.moved(len(payload), same_zone=self.asker.zone == self._me.zone)
+            self._count(len(payload))
 
     def _get(self, head: Head, rooms: dict[bool, Room]) -> None:
         try:
@@ -259,7 +259,7 @@ class Serving:
             self._add(wire.EVENT, {"n": number}, chunk.length)
             self._flush(more=True)
             self._stream.send_file(chunk.fd, chunk.offset, chunk.length)
-            self._sent.moved(chunk.length, same_zone=self.asker.zone == self._me.zone)
+            self._count(chunk.length)
         if chunk.still_good():
             self._whole(number, chunk.checksum)
         else:
@@ -272,7 +272,7 @@ class Serving:
             self._add(wire.EVENT, {"n": number}, len(provided.data))
             self._flush(more=True)
             self._stream.send(provided.data, more=True)
-            self._sent.moved(len(provided.data), same_zone=self.asker.zone == self._me.zone)
+            self._count(len(provided.data))
         self._whole(number, provided.checksum)
 
     def _pass_on(self, request: Get, number: int, incoming: Incoming) -> None:
@@ -285,12 +285,16 @@ class Serving:
                 self._add(wire.EVENT, {"n": number}, len(piece))
                 self._flush(more=True)
                 self._stream.send(piece)
-                self._sent.moved(len(piece), same_zone=self.asker.zone == self._me.zone)
+                self._count(len(piece))
                 sent += len(piece)
         except CacheopError as error:
             self._fail(number, error)
         else:
             self._whole(number, incoming.whole())
+
+    def _count(self, count: int) -> None:
+        same_zone = self.asker.zone == self._me.zone
+        self._sent.moved(count, self.asker.node, same_zone=same_zone)
 
     def _fits(self, request: Get, number: int, length: int) -> bool:
         wanted = request.wanted[number].length

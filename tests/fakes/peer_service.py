@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 from contextlib import asynccontextmanager
@@ -164,10 +165,11 @@ def peer_threads() -> list[str]:
 @asynccontextmanager
 async def two(directory, **more):
     """A pair, and proof that it left nothing behind."""
+    gc.collect()  # what an earlier test left to the collector is not ours
     before = fds()
     async with pair(directory, **more) as nodes:
         yield nodes
     await asyncio.sleep(0.01)
     assert peer_threads() == []
-    assert fds() == before
+    assert fds() <= before
     assert len(asyncio.all_tasks()) == 1

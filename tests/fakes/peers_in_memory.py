@@ -12,6 +12,7 @@ from cache_worker.cluster import Cluster
 from cache_worker.members.membership import Membership
 from cache_worker.peers.errors import PeerAbsent
 from cache_worker.peers.link import Fetched
+from cache_worker.peers.traffic import Traffic
 from cache_worker.view import Member
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class PeersInMemory:
     asked: list[Ask] = field(default_factory=list)
     questions: list[tuple[str, str, dict[str, Any]]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    received: Traffic = field(default_factory=Traffic)
 
     async def fetch(self, member, version, row, chunk, length, **how) -> Fetched:
         seconds = how.pop("seconds")

@@ -1,0 +1,65 @@
+"""Who sends slowly is found while it sends, whatever it is asked for."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cache_worker.pace import ENOUGH_BUSY_SECONDS, FORGET_SECONDS, ORIGIN, Pace
+
+
+def sending(**rates):
+    """Each asked for one thing that is under way for two seconds, at so many bytes a second."""
+    pace = Pace()
+    for node, rate in rates.items():
+        pace.asks(0.0, node, 0)
+        pace.saw(2.0, node, 2 * rate)
+    return pace
+
+
+def test_a_peer_behind_a_thin_link_is_found_before_its_first_chunk_is_here():
+    pace = sending(slow=400_000, b=10_000_000, c=8_000_000)
+    assert pace.is_slow(2.0, "slow")
+    assert not pace.is_slow(2.0, "b")
+
+
+def test_nobody_is_slow_alone_or_too_early_or_beside_as_slow_ones():
+    assert not sending(a=1).is_slow(2.0, "a")
+    assert not sending(a=1000, b=9000).is_slow(2.0, "a")
+    pace = sending(b=10_000_000)
+    pace.asks(2.0, "a", 0)
+    pace.saw(2.0 + ENOUGH_BUSY_SECONDS / 2, "a", 0)
+    assert not pace.is_slow(2.0 + ENOUGH_BUSY_SECONDS / 2, "a")
+
+
+def test_where_the_origin_is_no_faster_it_is_no_help():
+    rates = {"a": 400_000, "b": 10_000_000, ORIGIN: 500_000}
+    assert not sending(**rates).is_slow(2.0, "a")
+    assert sending(**{**rates, ORIGIN: 5_000_000}).is_slow(2.0, "a")
+
+
+def test_waiting_for_nothing_is_not_slowness():
+    pace = sending(a=1_000_000, b=1_000_000)
+    pace.ended(2.0, "a", 2_000_000)
+    pace.saw(20.0, "a", 2_000_000)
+    assert pace.bytes_per_second(20.0, "a") == 1_000_000
+
+
+def test_it_is_tried_again_after_a_while():
+    pace = sending(a=1, b=10_000_000)
+    pace.ended(2.0, "a", 2)
+    assert pace.is_slow(2.0, "a")
+    assert not pace.is_slow(2.0 + FORGET_SECONDS + 1, "a")
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.booleans(), st.integers(0, 10**7)), max_size=60))
+def test_rates_are_never_negative_nor_more_than_what_came(steps):
+    pace, now, total, under_way = Pace(), 0.0, 0, 0
+    for wait, ask, count in steps:
+        now, total = now + wait, total + count
+        if ask:
+            pace.asks(now, "a", total)
+            under_way += 1
+        elif under_way:
+            pace.ended(now, "a", total)
+            under_way -= 1
+        rate = pace.bytes_per_second(now, "a")
+        assert rate is None or 0 <= rate <= total / ENOUGH_BUSY_SECONDS
