@@ -56,7 +56,7 @@ class Cache:
         self._fills: dict[int, tuple[Flight, asyncio.Task[bool | memoryview]]] = {}
         self._relayed = Relayed()
         self._arriving: dict[int, Arriving] = {}
-        """Fills under way that a peer asked for, by slot, while the origin sends."""
+        """Large chunks that the origin sends just now, by slot."""
         self._awaited: dict[int, set[asyncio.Future[None]]] = {}
 
     async def read(
@@ -291,7 +291,7 @@ class Cache:
             return found.data, found.checksum
         offset, length = chunk_span(version.index.size(row), chunk)
         slot = version.slots.first_slot(row) + chunk
-        with self._passing_on(slot, length if asked is not None else 0) as arriving:
+        with self._passing_on(slot, length if self.cluster is not None else 0) as arriving:
             arrived = arriving.arrived if arriving else None
             data = await self._fetch(version, row, offset, length, demand=demand, arrived=arrived)
         if found.hedged:

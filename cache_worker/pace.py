@@ -79,9 +79,12 @@ class Pace:
         return (samples[-1][2] - samples[0][2]) / busy
 
     def is_slow(self, now: float, node: str) -> bool:
-        """Whether others send ten times as fast, and the origin twice as fast, if that is known."""
+        """Whether others send ten times as fast, and the origin twice as fast, if that is known.
+
+        Who sends nothing at all is not slow: it waits for its own origin, or is silent (health.py).
+        """
         own = self.bytes_per_second(now, node)
-        if own is None:
+        if not own:
             return False
         rates = {n: self.bytes_per_second(now, n) for n in self._senders if n != node}
         origin = rates.pop(ORIGIN, None)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 3.0
 AUTH_SECONDS = 3.0
-PIECE_BYTES = 1 << 20
+PIECE_BYTES = 128 << 10
 """Received and hashed in such pieces, while they are in the processor's cache."""
 
 

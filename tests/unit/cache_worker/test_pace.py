@@ -63,3 +63,7 @@ def test_rates_are_never_negative_nor_more_than_what_came(steps):
             under_way -= 1
         rate = pace.bytes_per_second(now, "a")
         assert rate is None or 0 <= rate <= total / ENOUGH_BUSY_SECONDS
+
+
+def test_who_sends_nothing_may_wait_for_its_origin():
+    assert not sending(a=0, b=10_000_000).is_slow(2.0, "a")
