@@ -230,7 +230,7 @@ class Cache:
             found = await self._find(version, row, chunk, asked, flight, others)
             if found.data is None and not whole:
                 return False  # only the part that is read comes from the origin
-            data, checksum = await self._given(version, row, chunk, demand, asked, found)
+            data, checksum = await self._given(version, row, chunk, demand, found)
         except BaseException:
             if reserved:
                 self.store.abandon(version, row, chunk)
@@ -252,7 +252,7 @@ class Cache:
     ) -> tuple[memoryview, int | None]:
         """(bytes of the whole chunk, their checksum if it is known), kept nowhere."""
         found = await self._find(version, row, chunk, asked, flight, COPIES)
-        return await self._given(version, row, chunk, demand, asked, found)
+        return await self._given(version, row, chunk, demand, found)
 
     async def _find(
         self,
@@ -283,7 +283,6 @@ class Cache:
         row: int,
         chunk: int,
         demand: bool,
-        asked: Asked | None,
         found: Found,
     ) -> tuple[memoryview, int | None]:
         """What was found, else the whole chunk from the origin."""
