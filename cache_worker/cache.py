@@ -290,7 +290,8 @@ class Cache:
             return found.data, found.checksum
         offset, length = chunk_span(version.index.size(row), chunk)
         slot = version.slots.first_slot(row) + chunk
-        with self._passing_on(slot, length if self.cluster is not None else 0) as arriving:
+        wanted = self.cluster is not None or slot in self._awaited
+        with self._passing_on(slot, length if wanted else 0) as arriving:
             arrived = arriving.arrived if arriving else None
             data = await self._fetch(version, row, offset, length, demand=demand, arrived=arrived)
         if found.hedged:
