@@ -218,7 +218,7 @@ def test_garbage_ends_its_connection_only(tmp_path, caplog):
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(run())
-    assert caplog.text.count("ended:") == 9
+    assert caplog.text.count("ended:") == 1  # once a minute for a host: nobody floods the log
 
 
 def test_a_get_beyond_the_limits_is_answered_with_an_error(tmp_path):
