@@ -328,7 +328,7 @@ class Peers:
             return
         (job,) = jobs
         try:
-            ended(0, link.ask(key.op, job.meta, job.length, wait_seconds, arrived=arrived))
+            ended(0, link.ask(key.op, job.meta, job.length, wait_seconds))
         except AnsweredError as error:
             ended(0, error.error)
 

@@ -241,8 +241,6 @@ class Link:
         meta: dict[str, Any],
         payload_max_bytes: int,
         wait_seconds: float,
-        *,
-        arrived: Callable[[int], None],
     ) -> tuple[dict[str, Any], memoryview]:
         """Any other operation: one request, one answer. Raises the CacheopError that it sends."""
         stream = self._ask({**meta, "op": op})
@@ -251,7 +249,6 @@ class Link:
             raise ProtocolError(f"{op} was answered with what was not asked for")
         payload = memoryview(bytearray(head.payload_bytes))
         stream.receive(payload)
-        arrived(len(payload))
         if head.kind == wire.ERROR:
             raise AnsweredError(from_wire(head.meta))
         return head.meta, payload

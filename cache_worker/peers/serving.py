@@ -142,7 +142,6 @@ class Serving:
         if payload:
             self._flush(more=True)
             self._stream.send(payload)
-            self._count(len(payload))
 
     def _get(self, head: Head, rooms: dict[bool, Room]) -> None:
         try:

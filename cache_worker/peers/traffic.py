@@ -12,7 +12,7 @@ class Traffic:
 
     same_zone_bytes: int = 0
     other_zone_bytes: int = 0
-    """Payload only, whether it was good or not."""
+    """Bytes of chunks only (manifests are not counted), whether they were good or not."""
     by_node: dict[str, int] = field(default_factory=dict)
     """Payload, by the node at the other end."""
     results: dict[str, int] = field(default_factory=dict)
@@ -20,7 +20,7 @@ class Traffic:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def moved(self, count: int, node: str, *, same_zone: bool) -> None:
-        """So many bytes of payload went over the wire, from or to `node`."""
+        """So many bytes of chunks went over the wire, from or to `node`."""
         with self._lock:
             self.by_node[node] = self.by_node.get(node, 0) + count
             if same_zone:
