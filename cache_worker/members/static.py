@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cacheop.members")
 
-ASK_SECONDS = 2.0
-SILENCE_STEP_SECONDS = 2.0
+ASK_SECONDS = 1.0
+SILENCE_STEP_SECONDS = 1.5
 """At most this much silence counts for one unanswered question: it may be we who were stopped."""
 
 
