@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from benchmarks.report import Row, at_most, show
-from cache_worker import bulk_placement
-from cache_worker.placement import Seats
-from cache_worker.view import Member
+from cache_worker.cluster import bulk_placement
+from cache_worker.cluster.placement import Seats
+from cache_worker.cluster.view import Member
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

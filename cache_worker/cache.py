@@ -16,28 +16,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cache_worker.arriving import Arrivals, Arriving
-from cache_worker.asking import Found
+from cache_worker.cluster.arriving import Arrivals, Arriving
+from cache_worker.cluster.asking import Found
+from cache_worker.cluster.news import News
+from cache_worker.cluster.pace import ORIGIN
+from cache_worker.cluster.relayed import Relayed
+from cache_worker.cluster.route import COPIES, ORDER_MEMBERS, Flight
 from cache_worker.counters import Counters, OriginHealth
 from cache_worker.flow import Flow
-from cache_worker.news import News
 from cache_worker.origins import OriginObject
-from cache_worker.pace import ORIGIN
-from cache_worker.relayed import Relayed
-from cache_worker.route import COPIES, ORDER_MEMBERS, Flight
 from cacheop.api.chunk import chunk_span, chunks_of_span
 from cacheop.api.errors import CacheopError, StoreError, SuspendedError
-from cacheop.api.table import ABSENT, PRESENT, STATE_MASK, SUSPECT
+from cacheop.api.table import ABSENT, STATE_MASK, SUSPECT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
-    from cache_worker.cluster import Cluster
+    from cache_worker.cluster.cluster import Cluster
+    from cache_worker.cluster.route import Asked
+    from cache_worker.cluster.view import Member
     from cache_worker.origins import Arrived, Origin
-    from cache_worker.route import Asked
     from cache_worker.store import Store
     from cache_worker.versions import Version
-    from cache_worker.view import Member
 
 ATTEMPTS = 8
 """How often a chunk that is evicted again before it was read is cached again; then read through."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-    from cache_worker.clustered import Clustered
+    from cache_worker.cluster.clustered import Clustered
     from cache_worker.counters import Counters
     from cache_worker.mounted import Mounts
     from cache_worker.worker import Worker

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cache_worker.cache import Cache
-    from cache_worker.clustered import Clustered
+    from cache_worker.cluster.clustered import Clustered
     from cache_worker.indexing import Indexing
     from cache_worker.settings import Settings
     from cache_worker.versions import Version

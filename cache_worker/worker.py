@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache_worker import report, settings
 from cache_worker.cache import Cache
-from cache_worker.clustered import Clustered
+from cache_worker.cluster.clustered import Clustered
 from cache_worker.control import Server
 from cache_worker.disk import Disk, require_writable
 from cache_worker.eviction import POLICIES
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
-    from cache_worker.draining import Drain
+    from cache_worker.cluster.draining import Drain
     from cache_worker.indexing import Running
     from cache_worker.origins import Origin
     from cache_worker.versions import Version

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cache_worker.cluster.view import Member
     from cache_worker.members.membership import Membership
     from cache_worker.members.settings import Cluster
     from cache_worker.members.static import Ask
-    from cache_worker.view import Member
 
 
 def open_members(cluster: Cluster, me: Member, ask: Ask) -> Membership:

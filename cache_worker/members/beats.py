@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cache_worker.view import Member
+    from cache_worker.cluster.view import Member
 
     Entries = Mapping[str, tuple[Member, int]]
     """node -> (what it announced, its beat)."""

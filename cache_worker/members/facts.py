@@ -11,7 +11,7 @@ import re
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
-from cache_worker.view import Member
+from cache_worker.cluster.view import Member
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

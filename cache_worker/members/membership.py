@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cache_worker.view import View
+from cache_worker.cluster.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from cache_worker.view import Member
+    from cache_worker.cluster.view import Member
 
 
 class Membership(ABC):

@@ -22,8 +22,8 @@ from cache_worker.members.outage import Outage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cache_worker.cluster.view import Member, View
     from cache_worker.members.settings import RedisPlace
-    from cache_worker.view import Member, View
 
 log = logging.getLogger("cacheop.members")
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from cache_worker.cluster.view import Member
 from cache_worker.members.facts import TEXT_MAX, is_address
-from cache_worker.view import Member
 from cacheop.api.errors import UserError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from cache_worker.members.membership import Membership, joined_after
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from cache_worker.view import Member, View
+    from cache_worker.cluster.view import Member, View
 
     Ask = Callable[
         [Member, str, dict[str, Any], float],

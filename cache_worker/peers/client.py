@@ -28,7 +28,7 @@ from cacheop.api import wire
 from cacheop.api.errors import CacheopError, NotFoundError, ProtocolError
 
 if TYPE_CHECKING:
-    from cache_worker.view import Member
+    from cache_worker.cluster.view import Member
 
 log = logging.getLogger(__name__)
 

@@ -3,9 +3,9 @@
 import asyncio
 from dataclasses import replace
 
+from cache_worker.cluster.view import Member
 from cache_worker.members.facts import to_meta
 from cache_worker.members.static import StaticMembers
-from cache_worker.view import Member
 from tests.fakes.running_members import RunningMembers
 
 LISTED = [Member(f"n{k}", f"127.0.0.1:{7000 + k}", zone="z") for k in range(3)]

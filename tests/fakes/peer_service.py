@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from cache_worker.cluster.view import Member
 from cache_worker.peers.client import Peers
 from cache_worker.peers.server import PeerServer
 from cache_worker.peers.service import Asker, OpenChunk, Provided
-from cache_worker.view import Member
 from cacheop.api.chunk import chunk_span
 from cacheop.api.errors import CacheopError, NotFoundError
 

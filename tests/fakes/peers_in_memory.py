@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import xxhash
 
-from cache_worker.cluster import Cluster
+from cache_worker.cluster.cluster import Cluster
+from cache_worker.cluster.view import Member
 from cache_worker.members.membership import Membership
 from cache_worker.peers.errors import PeerAbsent
 from cache_worker.peers.link import Fetched
 from cache_worker.peers.traffic import Traffic
-from cache_worker.view import Member
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

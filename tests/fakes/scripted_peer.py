@@ -7,9 +7,9 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
+from cache_worker.cluster.view import Member
 from cache_worker.peers.client import Limits, Peers
 from cache_worker.peers.stream import Stream, split_address
-from cache_worker.view import Member
 from cacheop.api import wire
 from cacheop.api.tokens import proof
 from tests.fakes.peer_service import TOKEN, VERSION

@@ -2,7 +2,7 @@
 
 import os
 
-from cache_worker.giving import Giving
+from cache_worker.cluster.giving import Giving
 from cache_worker.peers.errors import PeerAbsent
 from cache_worker.peers.link import Fetched
 from cache_worker.peers.service import Asker

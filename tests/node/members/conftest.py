@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 
+from cache_worker.cluster.view import Member
 from cache_worker.members.redis import RedisMembers
 from cache_worker.members.settings import RedisPlace, RedisServer
-from cache_worker.view import Member
 from tests.fakes.redis_server import MISSING, SERVER
 from tests.fakes.redis_server import RedisServer as Server
 from tests.fakes.running_members import RunningMembers

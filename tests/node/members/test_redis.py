@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from cache_worker.cluster.view import Member
 from cache_worker.members import resp
 from cache_worker.members.facts import to_entry
 from cache_worker.members.redis import RedisMembers
-from cache_worker.view import Member
 from tests.fakes.running_members import RunningMembers
 from tests.node.members.conftest import PASSWORD, PREFIX, USER
 

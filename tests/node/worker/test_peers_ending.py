@@ -10,10 +10,10 @@ import time
 
 import pytest
 
+from cache_worker.cluster.view import Member
 from cache_worker.peers.client import Limits
 from cache_worker.peers.errors import PeerUnavailable
 from cache_worker.peers.server import Caps
-from cache_worker.view import Member
 from tests.fakes.peer_service import VERSION, two, until
 
 pytestmark = pytest.mark.node

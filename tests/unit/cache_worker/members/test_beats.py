@@ -5,6 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache_worker.cluster.view import Member
 from cache_worker.members.beats import (
     FORGOTTEN_MS,
     GONE_SECONDS,
@@ -13,7 +14,6 @@ from cache_worker.members.beats import (
     forgotten,
     listen,
 )
-from cache_worker.view import Member
 
 REDIS_MS = 1_700_000_000_000
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache_worker.cluster.view import Member
 from cache_worker.members.facts import from_entry, from_meta, is_address, to_entry, to_meta
-from cache_worker.view import Member
 
 texts = st.text(max_size=40).filter(str.isprintable)
 counts = st.integers(0, 2**63 - 1)

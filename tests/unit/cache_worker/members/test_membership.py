@@ -6,13 +6,13 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cache_worker.cluster.view import Member, View
 from cache_worker.members import open_members
 from cache_worker.members.membership import joined_after, next_view
 from cache_worker.members.outage import retry_seconds
 from cache_worker.members.redis import RedisMembers
 from cache_worker.members.settings import Cluster, RedisPlace, RedisServer
 from cache_worker.members.static import StaticMembers
-from cache_worker.view import Member, View
 
 ME = Member("n1", "127.0.0.1:1", capacity_bytes=7)
 

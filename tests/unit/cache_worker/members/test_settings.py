@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from cache_worker.cluster.view import Member
 from cache_worker.members.acl import checked, rules
 from cache_worker.members.settings import Cluster, RedisPlace, RedisServer, parse, parse_url
-from cache_worker.view import Member
 from cacheop.api.errors import UserError
 
 REDIS = {

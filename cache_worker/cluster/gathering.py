@@ -18,9 +18,9 @@ from cacheop.api.errors import CacheopError
 
 if TYPE_CHECKING:
     from cache_worker.cache import Cache
-    from cache_worker.cluster import Cluster
+    from cache_worker.cluster.cluster import Cluster
+    from cache_worker.cluster.view import Member
     from cache_worker.versions import Version
-    from cache_worker.view import Member
 
 log = logging.getLogger("cacheop.worker")
 
@@ -106,7 +106,9 @@ class Gathering:
         return AHEAD * wanted - self._fetched_bytes - self._bytes_running
 
     async def _hear(self, version: Version) -> None:
-        others = [m for m in self._cluster.neighbours() if len(self._todo.get(m.node, ())) < AT_ONCE]
+        others = [
+            m for m in self._cluster.neighbours() if len(self._todo.get(m.node, ())) < AT_ONCE
+        ]
         first = self._turn % len(others) if others else 0
         self._turn += MEMBERS_AT_A_TIME
         asked = (others[first:] + others[:first])[:MEMBERS_AT_A_TIME]
@@ -132,8 +134,8 @@ class Gathering:
     def _start_all(self, version: Version) -> None:
         """Begin what may begin now, from each neighbour in turn."""
         neighbours = self._cluster.neighbours()
-        while any([self._start_one(version, member) for member in neighbours]):
-            pass
+        while neighbours:
+            neighbours = [m for m in neighbours if self._start_one(version, m)]
 
     def _start_one(self, version: Version, member: Member) -> bool:
         todo = self._todo.get(member.node)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from cache_worker import gathering
-from cache_worker.gathering import Gathering
+from cache_worker.cluster import gathering
+from cache_worker.cluster.gathering import Gathering
 from cache_worker.peers.errors import PeerAbsent
 from cacheop.api.table import PRESENT
 from tests.fakes.origin import MemoryOrigin

@@ -12,8 +12,8 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cache_worker.arriving import RELAY_BYTES, Arriving
-from cache_worker.route import Asked
+from cache_worker.cluster.arriving import RELAY_BYTES, Arriving
+from cache_worker.cluster.route import Asked
 from cacheop.api.errors import CacheopError, OriginChanged, OriginError, WorkerUnavailable
 from tests.fakes.node_cache import NodeCache
 from tests.fakes.origin import MemoryOrigin

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from cache_worker.cluster.route import HOPS_MAX, Asked, Flight
 from cache_worker.peers.errors import PeerBadBytes, PeerUnavailable
-from cache_worker.route import HOPS_MAX, Asked, Flight
 from cacheop.api.errors import NotFoundError, OriginChanged, OriginError, SuspendedError
 from tests.fakes.peers_in_memory import ClusterOf
 

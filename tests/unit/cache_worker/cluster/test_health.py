@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_worker.health import (
+from cache_worker.cluster.health import (
     BAN_SECONDS,
     DEFAULT_HEDGE_SECONDS,
     ENOUGH_SAMPLES,
@@ -15,7 +15,7 @@ from cache_worker.health import (
     Health,
     RetryBudget,
 )
-from cache_worker.view import Member
+from cache_worker.cluster.view import Member
 
 SOON = 0.001
 EVENTS = ("ask", "answered", "refused", "silent", "sent_bad", "outrun")

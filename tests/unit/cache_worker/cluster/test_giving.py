@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from cache_worker.draining import Drain
+from cache_worker.cluster.draining import Drain
 from cacheop.api.errors import NotFoundError, ProtocolError
 from cacheop.api.table import ABSENT, PRESENT
 from tests.fakes.origin import MemoryOrigin

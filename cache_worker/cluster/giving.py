@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from cache_worker.arriving import Arriving
+from cache_worker.cluster.arriving import Arriving
+from cache_worker.cluster.route import Asked
 from cache_worker.members.facts import to_meta
 from cache_worker.peers.service import OpenChunk, Provided
-from cache_worker.route import Asked
 from cacheop.api import names
 from cacheop.api.chunk import chunk_count, chunk_span
 from cacheop.api.errors import NotFoundError, ProtocolError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cache_worker.cache import Cache
-    from cache_worker.following import Following
+    from cache_worker.cluster.following import Following
     from cache_worker.peers.service import Asker, Incoming
     from cache_worker.versions import Version
 

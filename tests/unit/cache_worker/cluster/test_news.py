@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_worker.news import News
+from cache_worker.cluster.news import News
 
 
 def test_who_asks_again_hears_only_what_is_new():

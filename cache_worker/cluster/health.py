@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Literal
 
-    from cache_worker.view import Member
+    from cache_worker.cluster.view import Member
 
     Circuit = Literal["closed", "open", "half-open"]
 

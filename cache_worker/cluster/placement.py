@@ -16,7 +16,7 @@ from xxhash import xxh3_64_digest, xxh3_64_intdigest
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cache_worker.view import Member
+    from cache_worker.cluster.view import Member
 
 WEIGHT_BITS = 5
 """Leading bits of a capacity that count: steps of 1/16 of the power of two below it."""

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_64_digest, xxh3_64_intdigest, xxh3_128_digest
 
-from cache_worker.placement import Seats, keeper, rank, seed_of, weight_of
-from cache_worker.view import Member
+from cache_worker.cluster.placement import Seats, keeper, rank, seed_of, weight_of
+from cache_worker.cluster.view import Member
 
 TIB = 1 << 40
 SIGMAS = 5

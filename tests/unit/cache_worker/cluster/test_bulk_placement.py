@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_64_digest
 
-from cache_worker import bulk_placement
-from cache_worker.placement import Seats, rank
-from cache_worker.view import Member
+from cache_worker.cluster import bulk_placement
+from cache_worker.cluster.placement import Seats, rank
+from cache_worker.cluster.view import Member
 
 contents = st.binary(min_size=16, max_size=16)
 chunks = st.integers(0, 2**64 - 1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from cache_worker.view import Member
+    from cache_worker.cluster.view import Member
 
 HOPS_MAX = 2
 ORDER_MEMBERS = 6

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cacheop.api.chunk import chunk_count
 
 if TYPE_CHECKING:
-    from cache_worker.cluster import Cluster
+    from cache_worker.cluster.cluster import Cluster
     from cache_worker.store import Store
     from cache_worker.versions import Version
 

@@ -12,10 +12,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cache_worker.asking import Asking, Chunk, Found, PeerSlow
+from cache_worker.cluster.asking import Asking, Chunk, Found, PeerSlow
+from cache_worker.cluster.placement import Seats, keeper, weight_of
+from cache_worker.cluster.route import COPIES, HOPS_MAX, ORDER_MEMBERS, route
 from cache_worker.peers.errors import PeerError
-from cache_worker.placement import Seats, keeper, weight_of
-from cache_worker.route import COPIES, HOPS_MAX, ORDER_MEMBERS, route
 from cacheop.api.chunk import chunk_count, chunk_span
 from cacheop.api.errors import (
     CacheopError,
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Literal
 
+    from cache_worker.cluster.route import Asked, Flight, Route
+    from cache_worker.cluster.view import Member, View
     from cache_worker.members.membership import Membership
     from cache_worker.peers.client import Peers
-    from cache_worker.route import Asked, Flight, Route
     from cache_worker.versions import Version
-    from cache_worker.view import Member, View
 
 log = logging.getLogger("cacheop.worker")
 

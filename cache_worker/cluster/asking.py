@@ -9,18 +9,18 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cache_worker.health import Health
-from cache_worker.pace import Pace
+from cache_worker.cluster.health import Health
+from cache_worker.cluster.pace import Pace
+from cache_worker.cluster.route import HOPS_MAX
 from cache_worker.peers.errors import PeerBadBytes, PeerError, PeerUnavailable
-from cache_worker.route import HOPS_MAX
 from cacheop.api.errors import CacheopError, WorkerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from cache_worker.cluster.view import Member
     from cache_worker.peers.client import Peers
     from cache_worker.peers.link import Fetched
-    from cache_worker.view import Member
 
 log = logging.getLogger("cacheop.worker")
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from cache_worker.cluster import Cluster
+    from cache_worker.cluster.cluster import Cluster
+    from cache_worker.cluster.view import Member
     from cache_worker.indexing import Indexing, Running
     from cache_worker.versions import Versions
-    from cache_worker.view import Member
 
 log = logging.getLogger("cacheop.worker")
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_worker.pace import ENOUGH_BUSY_SECONDS, FORGET_SECONDS, ORIGIN, Pace
+from cache_worker.cluster.pace import ENOUGH_BUSY_SECONDS, FORGET_SECONDS, ORIGIN, Pace
 
 
 def sending(**rates):

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_worker.route import HOPS_MAX, Asked, route
-from cache_worker.view import Member
+from cache_worker.cluster.route import HOPS_MAX, Asked, route
+from cache_worker.cluster.view import Member
 
 NODES = "abcdef"
 A, B, C, D = (Member(node) for node in NODES[:4])

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cache_worker.placement import rank
+from cache_worker.cluster.placement import rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cache_worker.placement import Seats
+    from cache_worker.cluster.placement import Seats
 
     Indexes = np.ndarray[Any, np.dtype[np.int64]]
     U64 = np.ndarray[Any, np.dtype[np.uint64]]

@@ -9,16 +9,16 @@ import asyncio
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from cache_worker.census import Census
-from cache_worker.cluster import Cluster
-from cache_worker.draining import Drain
-from cache_worker.following import REFRESH_SECONDS, Following
-from cache_worker.gathering import Gathering
-from cache_worker.giving import Giving
+from cache_worker.cluster.census import Census
+from cache_worker.cluster.cluster import Cluster
+from cache_worker.cluster.draining import Drain
+from cache_worker.cluster.following import REFRESH_SECONDS, Following
+from cache_worker.cluster.gathering import Gathering
+from cache_worker.cluster.giving import Giving
+from cache_worker.cluster.view import Member
 from cache_worker.members import open_members
 from cache_worker.peers.client import Peers
 from cache_worker.peers.server import Caps, PeerServer
-from cache_worker.view import Member
 from cacheop.api.errors import UserError
 from cacheop.api.tokens import peer_token
 

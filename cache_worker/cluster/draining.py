@@ -20,10 +20,10 @@ from cacheop.api.table import PRESENT
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from cache_worker.cluster import Cluster
+    from cache_worker.cluster.cluster import Cluster
+    from cache_worker.cluster.view import Member
     from cache_worker.store import Store
     from cache_worker.versions import Version
-    from cache_worker.view import Member
 
 log = logging.getLogger("cacheop.worker")
 

@@ -5,8 +5,8 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_worker.following import Following, newest
-from cache_worker.view import Member
+from cache_worker.cluster.following import Following, newest
+from cache_worker.cluster.view import Member
 from cacheop.api.errors import OriginError, StoreError
 from tests.fakes.peers_in_memory import ClusterOf
 
