@@ -51,19 +51,20 @@ def main() -> int:
         origin(lab.host(S3), Path(directory)) as s3,
     ):
         place = Place(lab, s3, Path(directory), Sizes.of(quick=chosen.quick))
-        for part in parts:
-            started = time.monotonic()
-            say(f"{part} …")
-            try:
-                rows += importlib.import_module(f"benchmarks.cluster.{part}").measure(place)
-            except Exception as error:  # noqa: BLE001 - the other parts count
-                failures.append(f"{part}: {type(error).__name__}: {error}")
-                say(f"failed: {failures[-1]}")
-            say(f"{part}: {time.monotonic() - started:.0f} s")
-    show("the cluster, quick run" if chosen.quick else "the cluster", rows)
-    print(f"wrote {write('cluster', rows)}")
-    for failure in failures:
-        say(f"failed: {failure}")
+        try:
+            for part in parts:
+                started = time.monotonic()
+                say(f"{part} …")
+                try:
+                    rows += importlib.import_module(f"benchmarks.cluster.{part}").measure(place)
+                except Exception as error:  # noqa: BLE001 - the other parts count
+                    failures.append(f"{part}: {type(error).__name__}: {error}")
+                say(f"{part}: {time.monotonic() - started:.0f} s")
+        finally:  # also after ^C: what was measured is not lost
+            show("the cluster, quick run" if chosen.quick else "the cluster", rows)
+            print(f"wrote {write('cluster', rows)}")
+            for failure in failures:
+                say(f"failed: {failure}")
     return int(bool(failures) or any(row.met is False for row in rows))
 
 

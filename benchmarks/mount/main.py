@@ -55,18 +55,26 @@ def main() -> int:
         place = Place(setting, sizes, tuple(chosen.modes.split(",")))
         say("data …")
         place.make_data()
-        for part in parts:
-            started = time.monotonic()
-            say(f"{part} …")
-            with place.attempt(part):
-                rows += importlib.import_module(f"benchmarks.mount.{part}").measure(place)
-            say(f"{part}: {time.monotonic() - started:.0f} s")
+        try:
+            for part in parts:
+                started = time.monotonic()
+                say(f"{part} …")
+                with place.attempt(part):
+                    rows += importlib.import_module(f"benchmarks.mount.{part}").measure(place)
+                say(f"{part}: {time.monotonic() - started:.0f} s")
+        finally:  # also after ^C: what was measured is not lost
+            all_met = tell(rows, place.failures, quick=chosen.quick)
+    return int(not all_met)
+
+
+def tell(rows: list[Series], failures: list[str], *, quick: bool) -> bool:
+    """Print the table and write it; whether all went well and every goal was met."""
     figures = judge(rows)
-    show("the mount, quick run" if chosen.quick else "the mount", figures)
+    show("the mount, quick run" if quick else "the mount", figures)
     print(f"wrote {write(figures)}")
-    for failure in place.failures:
+    for failure in failures:
         say(f"failed: {failure}")
-    return int(bool(place.failures) or any(figure.met is False for figure in figures))
+    return not failures and all(figure.met is not False for figure in figures)
 
 
 def say(text: str) -> None:

@@ -49,7 +49,7 @@ class MountSizes:
         """A full or a quick run."""
         if quick:
             return cls(1000, 128 << 20, 300_000_000, 64 << 20, 2, 1, (10_000, 50_000))
-        return cls(20_000, 2 * GIB, 5_000_000_000, GIB, 5, 2, (100_000, 1_000_000))
+        return cls(20_000, 2 * GIB, 5_000_000_000, GIB, 3, 1, (100_000, 1_000_000))
 
 
 class Place:
