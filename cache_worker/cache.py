@@ -14,19 +14,17 @@ import asyncio
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cache_worker.cluster.arriving import Arrivals, Arriving
 from cache_worker.cluster.asking import Found
 from cache_worker.cluster.news import News
-from cache_worker.cluster.pace import ORIGIN
 from cache_worker.cluster.relayed import Relayed
 from cache_worker.cluster.route import COPIES, ORDER_MEMBERS, Flight
-from cache_worker.counters import Counters, OriginHealth
-from cache_worker.flow import Flow
-from cache_worker.origins import OriginObject
+from cache_worker.counters import Counters
+from cache_worker.origin_reads import OriginReads
 from cacheop.api.chunk import chunk_span, chunks_of_span
-from cacheop.api.errors import CacheopError, StoreError, SuspendedError
+from cacheop.api.errors import SuspendedError
 from cacheop.api.table import ABSENT, STATE_MASK, SUSPECT
 
 if TYPE_CHECKING:
@@ -74,12 +72,11 @@ class Cache:
         """`origin_of` gives the Origin of a mountPoint, or raises UserError."""
         self.store = store
         self.counters = Counters()
-        self.origin_health = OriginHealth()
+        self._origin = OriginReads(origin_of, self.counters)
+        self.origin_health = self._origin.health
         self.suspended = False
         self.cluster: Cluster | None = None
         """Where neighbours are asked; None = this node is alone."""
-        self._origin_of = origin_of
-        self._flow = Flow()
         self.news = News()
         self._fills: dict[int, tuple[Flight, asyncio.Task[_Found]]] = {}
         self._relayed = Relayed()
@@ -215,7 +212,8 @@ class Cache:
         with self._arrivals.awaiting(slot) as begun:
             try:
                 if self._arrivals.get(slot) is None:
-                    await asyncio.wait({whole, begun}, return_when=asyncio.FIRST_COMPLETED)
+                    first: set[asyncio.Future[Any]] = {whole, begun}
+                    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
                 arriving = self._arrivals.get(slot)
                 if arriving is not None and arriving.has_begun and not whole.done():
                     return arriving
@@ -347,51 +345,15 @@ class Cache:
         demand: bool,
         arrived: Arrived | None = None,
     ) -> memoryview:
-        """From the origin, on condition that it is the object of the manifest."""
-        index = version.index
+        """From the origin, unless the Dataset is suspended."""
         if length == 0:
             return memoryview(b"")
         if self.suspended:
             raise self._suspended(version, row)
-        obj = OriginObject(
-            key=index.origin_key(row),
-            size_bytes=index.size(row),
-            etag=index.etag(row),
-            version_id=index.origin_version(row),
-            mtime_ns=index.mtime_ns(row),
+        pace = self.cluster.pace if self.cluster is not None else None
+        return await self._origin.read(
+            version, row, offset, length, demand=demand, arrived=arrived, pace=pace
         )
-        origin = self._origin_of(index.meta["mounts"][index.mount(row)]["mountPoint"])
-        async with self._flow.pass_(length, demand=demand):
-            self.counters.origin_requests["get"] += 1
-            try:
-                with self._paced():
-                    data = memoryview(await origin.fetch(obj, offset, length, arrived))
-            except CacheopError as error:
-                self.counters.origin_errors += 1
-                self.origin_health.failed(error)
-                raise
-        if len(data) != length:
-            raise StoreError(f"origin gave {len(data)} bytes of {obj.key}, not {length}")
-        self.origin_health.worked()
-        self.counters.origin_bytes += length
-        by_version = self.counters.version_origin_bytes
-        by_version[version.name] = by_version.get(version.name, 0) + length
-        if demand:
-            self.counters.demand_origin_bytes += length
-        return data
-
-    @contextmanager
-    def _paced(self) -> Iterator[None]:
-        """Let the cluster compare its members with the origin."""
-        if self.cluster is None:
-            yield
-            return
-        pace = self.cluster.pace
-        pace.asks(time.monotonic(), ORIGIN, self.counters.origin_bytes)
-        try:
-            yield
-        finally:
-            pace.ended(time.monotonic(), ORIGIN, self.counters.origin_bytes)
 
     def touched(self, version: Version, row: int, times: int) -> None:
         """A reader tells that it read a file without asking."""
