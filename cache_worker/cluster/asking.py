@@ -148,7 +148,7 @@ class Asking:
         """What `member` told that it has; nothing when it has it no more, or cannot be asked."""
         if self.out([member]):
             return Found()
-        task = self._ask(wanted, member, only_if_present=True)
+        task = self._ask(wanted, member, only_if_present=True, ahead=True)
         try:
             return await self._result(task, member)
         except CacheopError as error:
@@ -166,6 +166,7 @@ class Asking:
         hops: int = HOPS_MAX,
         without: Sequence[str] = (),
         seconds: float = FETCH_SECONDS,
+        ahead: bool = False,
     ) -> asyncio.Task[Fetched]:
         task = asyncio.create_task(
             self._peers.fetch(
@@ -192,7 +193,7 @@ class Asking:
             if not only_if_present:
                 self.pace.ended(time.monotonic(), node, sent.get(node, 0))
             if not done.cancelled():
-                self._learn(member, wanted, done.exception(), started)
+                self._learn(member, wanted, done.exception(), started, ahead=ahead)
 
         task.add_done_callback(ended)
         return task
@@ -208,9 +209,15 @@ class Asking:
         return Found(fetched.data, fetched.checksum)
 
     def _learn(
-        self, member: Member, wanted: Chunk, error: BaseException | None, started: float
+        self,
+        member: Member,
+        wanted: Chunk,
+        error: BaseException | None,
+        started: float,
+        *,
+        ahead: bool,
     ) -> None:
-        """What an answer says of the peer."""
+        """What an answer says of the peer; one `ahead` of readers waits behind theirs."""
         now, node = time.monotonic(), member.node
         if isinstance(error, PeerBadBytes):
             log.warning("%s gave bad bytes and is not asked for a while: %s", node, error)
@@ -222,7 +229,7 @@ class Asking:
             else:
                 self.health.refused(now, node)
         elif error is None:
-            self.health.answered(now, node, now - started)
+            self.health.answered(now, node, None if ahead else now - started)
         elif isinstance(error, CacheopError):  # it is there
             self.health.answered(now, node, None)
 

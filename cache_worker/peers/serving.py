@@ -293,7 +293,7 @@ class Serving:
 
     def _count(self, count: int) -> None:
         same_zone = self.asker.zone == self._me.zone
-        self._sent.moved(count, self.asker.node, same_zone=same_zone)
+        self._sent.moved(count, same_zone=same_zone)
 
     def _fits(self, request: Get, number: int, length: int) -> bool:
         wanted = request.wanted[number].length
