@@ -9,6 +9,7 @@ the pace: for each byte they asked for in vain, AHEAD bytes are fetched.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from typing import TYPE_CHECKING
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cacheop.worker")
 
-AHEAD = 2
-PAUSE_SECONDS = 0.25
+AHEAD = 4
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
+"""Between two rounds of asking; the longer the longer there was no news."""
 NEWS_SECONDS = 5.0
 NEWS_MOST = 4096
+LOOK_SECONDS = 0.5
 MEMBERS_AT_A_TIME = 16
 """Of so many neighbours the news is asked in one round."""
 AT_ONCE = 32
@@ -49,6 +52,8 @@ class Gathering:
         """`wanted_bytes` when this version's turn began."""
         self._fetched_bytes = 0
         self._turn = 0
+        self._woken = asyncio.Event()
+        """There may be something to begin."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -68,19 +73,18 @@ class Gathering:
             await self._stop()
 
     async def _listen(self) -> None:
+        pause = SHORTEST_PAUSE_SECONDS
         while True:
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(pause)
             version = self._version
-            if version is not None and self._may(version):
-                await self._hear(version)
+            heard = version is not None and self._may(version) and await self._hear(version)
+            pause = SHORTEST_PAUSE_SECONDS if heard else min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _wait(self) -> None:
         """Until there may be something to begin."""
-        if self._running:
-            how = asyncio.FIRST_COMPLETED
-            await asyncio.wait(self._running, timeout=PAUSE_SECONDS, return_when=how)
-        else:
-            await asyncio.sleep(PAUSE_SECONDS)
+        self._woken.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
 
     def _begin(self, version: Version | None) -> None:
         self._version = version
@@ -105,16 +109,16 @@ class Gathering:
         wanted = self._cache.counters.wanted_bytes - self._begun_at_bytes
         return AHEAD * wanted - self._fetched_bytes - self._bytes_running
 
-    async def _hear(self, version: Version) -> None:
-        others = [
-            m for m in self._cluster.neighbours() if len(self._todo.get(m.node, ())) < AT_ONCE
-        ]
+    async def _hear(self, version: Version) -> bool:
+        """Ask some neighbours, each in its turn; whether there was news."""
+        neighbours = self._cluster.neighbours()
+        others = [m for m in neighbours if len(self._todo.get(m.node, ())) < AT_ONCE]
         first = self._turn % len(others) if others else 0
         self._turn += MEMBERS_AT_A_TIME
         asked = (others[first:] + others[:first])[:MEMBERS_AT_A_TIME]
-        await asyncio.gather(*(self._hear_of(version, member) for member in asked))
+        return any(await asyncio.gather(*(self._hear_of(version, member) for member in asked)))
 
-    async def _hear_of(self, version: Version, member: Member) -> None:
+    async def _hear_of(self, version: Version, member: Member) -> bool:
         heard = self._heard.get(member.node, 0)
         meta = {"version": version.name, "after": heard, "most": NEWS_MOST}
         try:
@@ -126,10 +130,12 @@ class Gathering:
         except (KeyError, TypeError, ValueError) as error:
             log.warning("%s tells news that make no sense: %r", member.node, error)
         else:
-            if version is not self._version:
-                return
-            self._heard[member.node] = after
-            self._todo.setdefault(member.node, deque(maxlen=4 * NEWS_MOST)).extend(news)
+            if version is self._version and news:
+                self._heard[member.node] = after
+                self._todo.setdefault(member.node, deque(maxlen=4 * NEWS_MOST)).extend(news)
+                self._woken.set()
+                return True
+        return False
 
     def _start_all(self, version: Version) -> None:
         """Begin what may begin now, from each neighbour in turn."""
@@ -161,7 +167,11 @@ class Gathering:
         self._bytes_running += length
         task = asyncio.create_task(self._gather(version, row, chunk, member, length))
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._woken.set()
 
     async def _gather(
         self, version: Version, row: int, chunk: int, member: Member, length: int

@@ -73,11 +73,11 @@ def test_readers_set_the_pace_of_what_is_fetched_ahead(nodes):
     async def test():
         await read(nodes.a, theirs)
         requests = len(nodes.origin.fetched)
-        await asyncio.sleep(3 * gathering.PAUSE_SECONDS)
+        await asyncio.sleep(3 * gathering.LOOK_SECONDS)
         assert here(nodes.b) == set()  # nobody reads there
         await read(nodes.b, ours[:count])
         await eventually(lambda: len(here(nodes.b)) == count + gathering.AHEAD * count)
-        await asyncio.sleep(2 * gathering.PAUSE_SECONDS)
+        await asyncio.sleep(2 * gathering.LOOK_SECONDS)
         assert len(here(nodes.b)) == count + gathering.AHEAD * count
         assert len(nodes.origin.fetched) == requests + count
         assert nodes.b.cache.cache.counters.gathered_bytes == gathering.AHEAD * count * BYTES
@@ -96,7 +96,7 @@ def test_what_the_neighbour_dropped_meanwhile_is_not_read_from_the_origin(nodes)
             nodes.a.cache.store.drop_file(nodes.version, nodes.version.index.resolve(path))
         requests = len(nodes.origin.fetched)
         await read(nodes.b, ours)
-        await asyncio.sleep(3 * gathering.PAUSE_SECONDS)
+        await asyncio.sleep(3 * gathering.LOOK_SECONDS)
         assert here(nodes.b) == set(ours)
         assert len(nodes.origin.fetched) == requests + len(ours)
 
@@ -141,7 +141,7 @@ def test_nothing_is_evicted_for_it(tmp_path):
         await read(nodes.a, theirs)
         space.used_bytes += 30 * BYTES  # as if another version had them
         await read(nodes.b, ours[:5])
-        await asyncio.sleep(3 * gathering.PAUSE_SECONDS)
+        await asyncio.sleep(3 * gathering.LOOK_SECONDS)
         assert set(ours[:5]) <= here(nodes.b)
         assert nodes.b.cache.store.evicted_bytes == 0
         assert space.used_bytes <= FILES * BYTES
