@@ -107,7 +107,7 @@ class Asking:
 
     def is_slow(self, now: float, node: str, waited_seconds: float = 0.0) -> bool:
         """Whether others are to act in its place."""
-        return (
+        return self.pace.origin_may_be_faster(now, node) and (
             self.health.is_slow(now, node)
             or self.pace.is_slow(now, node)
             or self.health.may_hedge_to_origin(now, node, waited_seconds)

@@ -79,16 +79,18 @@ class Pace:
         return (samples[-1][2] - samples[0][2]) / busy
 
     def is_slow(self, now: float, node: str) -> bool:
-        """Whether others send ten times as fast, and the origin twice as fast, if that is known.
+        """Whether others send ten times as fast.
 
         Who sends nothing at all is not slow: it waits for its own origin, or is silent (health.py).
         """
         own = self.bytes_per_second(now, node)
-        if not own:
+        rates = (self.bytes_per_second(now, n) for n in self._senders if n not in (node, ORIGIN))
+        known = [rate for rate in rates if rate is not None]
+        if not own or not known:
             return False
-        rates = {n: self.bytes_per_second(now, n) for n in self._senders if n != node}
-        origin = rates.pop(ORIGIN, None)
-        known = [rate for rate in rates.values() if rate is not None]
-        if not known or own * SLOW_FACTOR >= statistics.median(known):
-            return False
-        return origin is None or own * 2 < origin
+        return own * SLOW_FACTOR < statistics.median(known)
+
+    def origin_may_be_faster(self, now: float, node: str) -> bool:
+        """Whether to read the origin in its place may help: not where that is as slow for us."""
+        own, origin = self.bytes_per_second(now, node), self.bytes_per_second(now, ORIGIN)
+        return own is None or origin is None or own * 2 < origin
