@@ -10,28 +10,28 @@ from benchmarks.mount.juicefs import FLAGS, volume
 from benchmarks.mount.systems import ext4, fill, mounted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from benchmarks.mount.place import Place
     from benchmarks.mount.systems import System
 
 RATE = "MB/s"
 
 
-def measure(place: Place) -> list[Series]:
+def measure(place: Place) -> Iterator[Series]:
     """Each mode beside ext4, then JuiceFS."""
     fill(place)
-    rows: list[Series] = []
     for mode in place.modes:
         with place.attempt(f"big file, {mode}"), mounted(place, mode) as cacheop:
-            rows += warm(place, cacheop.system(mode), place.sizes.rounds)
+            yield from warm(place, cacheop.system(mode), place.sizes.rounds)
     with place.attempt("big file, JuiceFS"), volume(place, "juicefs-big", place.big) as juicefs:
         for flags in FLAGS:
             with juicefs.mounted(flags) as system:
                 if flags == next(iter(FLAGS)):
                     cold = Series(BIG_COLD, system.name, RATE, system.mode)
                     cold.samples.append(place.run(system, place.big))
-                    rows.append(cold)
-                rows += warm(place, system, place.sizes.few_rounds)
-    return rows
+                    yield cold
+                yield from warm(place, system, place.sizes.few_rounds)
 
 
 def warm(place: Place, system: System, rounds: int) -> list[Series]:

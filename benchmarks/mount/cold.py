@@ -10,7 +10,7 @@ from benchmarks.mount.machine import cpu_by_name, drop_caches, read_ahead
 from benchmarks.mount.systems import AUTO, mounted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from benchmarks.mount.fleet import Item
     from benchmarks.mount.place import Place
@@ -21,9 +21,8 @@ LOAD = "load"
 LEAST_FROM_ORIGIN = 0.99
 
 
-def measure(place: Place) -> list[Series]:
+def measure(place: Place) -> Iterator[Series]:
     """Small files by many readers, the big one by one that reads on and on."""
-    rows = []
     with mounted(place, AUTO) as cacheop:
         for what, folder, items, readers, unit in (
             (with_readers(COLD, MANY), "small", place.small, MANY, "files/s"),
@@ -34,8 +33,7 @@ def measure(place: Place) -> list[Series]:
                 row.beside.append(loaded(place, cacheop, folder, items))
                 row.samples.append(read(place, cacheop, folder, items, readers, seed))
             place.verify(cacheop.system(AUTO), items)
-            rows.append(row)
-    return rows
+            yield row
 
 
 def loaded(place: Place, cacheop: Cacheop, folder: str, items: Sequence[Item]) -> Sample:

@@ -11,6 +11,8 @@ from benchmarks.mount.machine import drop_caches
 from benchmarks.mount.systems import AUTO, ext4, fill, mounted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from benchmarks.mount.groups import Group
     from benchmarks.mount.place import Place
 
@@ -19,18 +21,16 @@ WORKER_LIMIT_BYTES = 512 << 20
 """The chart's limit: worker, supervisor, mount processes and holder together."""
 
 
-def measure(place: Place) -> list[Series]:
+def measure(place: Place) -> Iterator[Series]:
     """Each mode and Auto's choice, beside ext4 with the reader under the same limit."""
     fill(place)
-    rows: list[Series] = []
     for mode in (*place.modes, *({AUTO} - set(place.modes))):
         drop_caches()
         with (
             place.attempt(f"confined, {mode}"),
             limited("worker", WORKER_LIMIT_BYTES) as ours,
         ):
-            rows += _one(place, mode, ours)
-    return rows
+            yield from _one(place, mode, ours)
 
 
 def _one(place: Place, mode: str, ours: Group) -> list[Series]:

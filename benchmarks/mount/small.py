@@ -24,6 +24,8 @@ from benchmarks.mount.systems import ext4, fill, mounted
 from benchmarks.setting import SMALL_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from benchmarks.mount.place import Place
     from benchmarks.mount.systems import Cacheop, System
 
@@ -35,18 +37,17 @@ EXPECTED_REQUESTS = {"OPEN", "RELEASE"}
 DISK_NOTE = "page cache, dentries and inodes dropped, then stat of every file; cold: data"
 
 
-def measure(place: Place) -> list[Series]:
+def measure(place: Place) -> Iterator[Series]:
     """Each mode beside ext4, then JuiceFS with either set of flags."""
     fill(place)
-    rows: list[Series] = []
     for mode in place.modes:
         with place.attempt(f"small files, {mode}"), mounted(place, mode) as cacheop:
             system = cacheop.system(mode)
             place.verify(system, place.small)
-            rows += warm(place, system, place.sizes.rounds)
-            rows += requests(place, cacheop, system)
-            rows.append(disk(place, system))
-            rows.append(once(place, system, stored(place, cacheop)))
+            yield from warm(place, system, place.sizes.rounds)
+            yield from requests(place, cacheop, system)
+            yield disk(place, system)
+            yield once(place, system, stored(place, cacheop))
     with (
         place.attempt("small files, JuiceFS"),
         volume(place, "juicefs-small", place.small) as juicefs,
@@ -56,12 +57,11 @@ def measure(place: Place) -> list[Series]:
                 if flags == next(iter(FLAGS)):
                     cold = Series(with_readers(COLD, MANY), system.name, RATE, system.mode)
                     cold.samples.append(place.run(system, place.small, readers=MANY))
-                    rows.append(cold)
+                    yield cold
                 place.verify(system, place.small)
-                rows += warm(place, system, place.sizes.few_rounds)
-                rows.append(disk(place, system))
-                rows.append(once(place, system, juicefs.cached_files()))
-    return rows
+                yield from warm(place, system, place.sizes.few_rounds)
+                yield disk(place, system)
+                yield once(place, system, juicefs.cached_files())
 
 
 def warm(place: Place, system: System, rounds: int) -> list[Series]:
