@@ -1,0 +1,70 @@
+"""What an eviction policy is: it hears of reads and chooses; it deletes nothing. Pure.
+
+Chunks are named by their slot in the table. A *stream* is one job's reads of one version: a mount,
+or the connections of one process group of clients. Never merge jobs: their orders differ, and what
+one has read another still needs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class Held(Protocol):
+    """What the cache holds and may give up. The caller's: policies have no dice and no disk."""
+
+    def sample(self, count: int) -> Sequence[int]:
+        """About `count` chunks that may go, from random places; all there are if they are fewer.
+
+        What is pinned is never among them. A chunk may be there twice.
+        """
+        ...
+
+    def may_go(self, slot: int) -> bool:
+        """Whether a chunk that the policy remembers is here and not pinned."""
+        ...
+
+    def length(self, slot: int) -> int:
+        """Bytes of a chunk."""
+        ...
+
+    def is_copy(self, slot: int) -> bool:
+        """Whether another node of the cluster has it too, or should."""
+        ...
+
+
+class Policy(Protocol):
+    """Inherit it: what a policy does not care about does nothing."""
+
+    def joined(self, stream: int, chunks: range) -> None:
+        """A stream begins; `chunks` are the slots of the version that it reads."""
+
+    def left(self, stream: int) -> None:
+        """A stream ended."""
+
+    def read(self, stream: int, slots: Sequence[int], units: Sequence[int] | None = None) -> None:
+        """`stream` read these chunks, in this order, whether they were here or not.
+
+        `units`: which part of each, see hotness.units; by default all of it.
+        """
+
+    def planned(self, stream: int, slots: Iterable[int]) -> None:
+        """What `stream` will read, in order, after all that was planned before."""
+
+    def kept(self, slot: int) -> None:
+        """A chunk is here now."""
+
+    def dropped(self, slot: int) -> None:
+        """A chunk is not here any more."""
+
+    def victims(self, held: Held, need_bytes: int, newcomer: int | None = None) -> list[int]:
+        """Which chunks to drop, in order, so that `need_bytes` go.
+
+        For a `newcomer` only what is worth less than it may go; if that is not enough, nothing
+        goes, and the newcomer is not admitted: it is read through, and only the part that is asked
+        for. Without a newcomer the bytes must go: as many as there are, where they are too few.
+        """
+        ...
