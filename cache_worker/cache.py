@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from cache_worker.cluster import Cluster
     from cache_worker.origins import Arrived, Origin
+    from cache_worker.reading import Reading
     from cache_worker.route import Asked
     from cache_worker.store import Store
     from cache_worker.versions import Version
@@ -51,6 +52,8 @@ class Cache:
         self.suspended = False
         self.cluster: Cluster | None = None
         """Where neighbours are asked; None = this node is alone."""
+        self.reading: Reading | None = None
+        """Told what peers ask for."""
         self._origin_of = origin_of
         self._flow = Flow()
         self._fills: dict[int, tuple[Flight, asyncio.Task[bool | memoryview]]] = {}
@@ -167,6 +170,8 @@ class Cache:
         Arriving as soon as the origin sends a large one: the fill goes on by itself.
         """
         slot = version.slots.first_slot(row) + chunk
+        if self.reading is not None:
+            self.reading.asked(asked.node, version, slot)
         whole = asyncio.create_task(self._give_whole(version, row, chunk, asked))
         begun = asyncio.get_running_loop().create_future()
         waiting = self._awaited.setdefault(slot, set())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from heapq import nlargest
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,17 +37,15 @@ class Hotness:
 
     def add(self, chunks: Sequence[int], units: Sequence[int] | None = None) -> None:
         """Each of `chunks` was read, by default all of it."""
-        counts, squares = self.counts, self._squares
-        for chunk, more in zip(chunks, units or (WHOLE,) * len(chunks), strict=True):
+        counts, total, squares = self.counts, self.total, self._squares
+        for chunk, more in zip(chunks, units or repeat(WHOLE), strict=False):
             before = counts[chunk]
-            after = before + more
-            if after > MOST:
-                after = MOST
+            after = min(before + more, MOST)
             counts[chunk] = after
+            total += more
             squares += after * after - before * before
-            self.total += more
-        self._squares = squares
-        if self.total > self._turn:
+        self.total, self._squares = total, squares
+        if total > self._turn:
             self._halve()
 
     @property

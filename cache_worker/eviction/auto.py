@@ -68,42 +68,51 @@ class Auto(Policy):
 
     def read(self, stream: int, slots: Sequence[int], units: Sequence[int] | None = None) -> None:
         """See Policy."""
-        region = self._of[stream]
         self._clock += len(slots)
-        first = region.chunks.start
-        chunks = [slot - first for slot in slots] if first else slots
-        region.read(stream, chunks, units, self._clock)
+        self._of[stream].read(stream, slots, units, self._clock)
 
     def planned(self, stream: int, slots: Iterable[int]) -> None:
         """See Policy."""
-        region = self._of[stream]
-        region.plan(stream, (slot - region.chunks.start for slot in slots))
+        self._of[stream].plan(stream, slots)
 
     def victims(self, held: Held, need_bytes: int, newcomer: int | None = None) -> list[int]:
         """See Policy."""
-        if newcomer is None:
-            return lowest(held, need_bytes, lambda slots: self._worth(held, slots))
-        worth = self._worth(held, [newcomer], newcomer)[0]
-        return lowest(
-            held, need_bytes, lambda slots: self._worth(held, slots), newcomer=newcomer, worth=worth
-        )
 
-    def _worth(self, held: Held, slots: Sequence[int], newcomer: int = -1) -> list[float]:
-        demand = [0.0] * len(slots)
-        for region in self._regions.values():
-            first, count = region.chunks.start, len(region.chunks)
-            here = [at for at, slot in enumerate(slots) if 0 <= slot - first < count]
-            if not here:
-                continue
-            chunks = [slots[at] - first for at in here]
-            found = region.demand(chunks, self._clock, newcomer - first)
-            if len(here) == len(slots):
-                demand = [a + b for a, b in zip(demand, found, strict=True)]
-            else:
-                for at, value in zip(here, found, strict=True):
-                    demand[at] += value
-        sole, copy, length, is_copy = self._cost, self._copy_cost, held.length, held.is_copy
-        return [
-            value * (copy if is_copy(slot) else sole)[length(slot).bit_length()]
-            for value, slot in zip(demand, slots, strict=True)
+        def values(slots: Sequence[int], lengths: Sequence[int]) -> list[float]:
+            return self._worth(held, slots, lengths)
+
+        if newcomer is None:
+            return lowest(held, need_bytes, values)
+        worth = self._worth(held, (newcomer,), held.lengths((newcomer,)), newcomer)[0]
+        return lowest(held, need_bytes, values, newcomer=newcomer, worth=worth)
+
+    def _worth(
+        self, held: Held, slots: Sequence[int], lengths: Sequence[int], newcomer: int = -1
+    ) -> list[float]:
+        sole, copy, copies = self._cost, self._copy_cost, held.copies(slots)
+        demand = self._demand(slots, newcomer)
+        worth = [
+            value * sole[length.bit_length()]
+            for value, length in zip(demand, lengths, strict=True)
         ]
+        if copies:
+            for at, slot in enumerate(slots):
+                if slot in copies:
+                    worth[at] = demand[at] * copy[lengths[at].bit_length()]
+        return worth
+
+    def _demand(self, slots: Sequence[int], newcomer: int) -> list[float]:
+        low, high = min(slots), max(slots)
+        demand: list[float] | None = None
+        for region in self._regions.values():
+            chunks = region.chunks
+            if chunks.start <= low and high < chunks.stop:
+                found = region.demand(slots, self._clock, newcomer)
+            else:
+                found = [0.0] * len(slots)
+                here = [at for at, slot in enumerate(slots) if slot in chunks]
+                values = region.demand([slots[at] for at in here], self._clock, newcomer)
+                for at, value in zip(here, values, strict=True):
+                    found[at] = value
+            demand = [a + b for a, b in zip(demand, found, strict=True)] if demand else found
+        return demand or [0.0] * len(slots)

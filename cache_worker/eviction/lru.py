@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class LRU(Policy):
     """The longest unused go first. Four bytes a chunk."""
 
+    remembers_order = True
+
     def __init__(self) -> None:
         self._used = array("I")
         self._clock = 0
@@ -39,6 +41,7 @@ class LRU(Policy):
         """See Policy. Every newcomer is admitted."""
         return lowest(held, need_bytes, self._ages, newcomer=newcomer)
 
-    def _ages(self, slots: Sequence[int]) -> list[float]:
+    def _ages(self, slots: Sequence[int], lengths: Sequence[int]) -> list[float]:
+        del lengths
         used, known, now = self._used, len(self._used), self._clock
         return [-((now - used[s]) & 0xFFFFFFFF) if s < known else -(1 << 32) for s in slots]

@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 
 class Held(Protocol):
     """What the cache holds and may give up. The caller's: policies have no dice and no disk."""
 
     def sample(self, count: int) -> Sequence[int]:
-        """About `count` chunks that may go, from random places; all there are if they are fewer.
+        """About `count` chunks that may go, from random places, each once; all, if they are fewer.
 
-        What is pinned is never among them. A chunk may be there twice.
+        What is pinned is never among them.
         """
         ...
 
@@ -27,17 +27,20 @@ class Held(Protocol):
         """Whether a chunk that the policy remembers is here and not pinned."""
         ...
 
-    def length(self, slot: int) -> int:
-        """Bytes of a chunk."""
+    def lengths(self, slots: Sequence[int]) -> Sequence[int]:
+        """Bytes of each chunk."""
         ...
 
-    def is_copy(self, slot: int) -> bool:
-        """Whether another node of the cluster has it too, or should."""
+    def copies(self, slots: Sequence[int]) -> Collection[int]:
+        """Those that another node of the cluster has too, or should."""
         ...
 
 
 class Policy(Protocol):
     """Inherit it: what a policy does not care about does nothing."""
+
+    remembers_order = False
+    """Whether it is to be told at the start what is here, the longest unused first."""
 
     def joined(self, stream: int, chunks: range) -> None:
         """A stream begins; `chunks` are the slots of the version that it reads."""

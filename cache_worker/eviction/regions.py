@@ -23,7 +23,7 @@ FORGET = [bytes(b & ~(1 << bit) for b in range(256)) for bit in range(STREAMS)]
 
 
 class Region:
-    """Owned by the policy. Chunks go by their index in `chunks`."""
+    """Owned by the policy."""
 
     def __init__(self, chunks: range) -> None:
         self.chunks = chunks
@@ -58,27 +58,36 @@ class Region:
         self._streams[stream].ended = True
         self._plans.pop(stream, None)
 
-    def plan(self, stream: int, chunks: Iterable[int]) -> None:
+    def plan(self, stream: int, slots: Iterable[int]) -> None:
         """More of what the stream will read, in order."""
-        self._plans.setdefault(stream, Plan(len(self.chunks))).extend(chunks)
+        first, plan = self.chunks.start, self._plans.get(stream)
+        if plan is None:
+            plan = self._plans[stream] = Plan(len(self.chunks))
+        plan.extend(slot - first for slot in slots)
 
     def read(
-        self, stream: int, chunks: Sequence[int], units: Sequence[int] | None, clock: int
+        self, stream: int, slots: Sequence[int], units: Sequence[int] | None, clock: int
     ) -> None:
         """The stream read these; `clock` counts the reads of all, these among them."""
+        chunks = self._indexes(slots)
         known = self._streams[stream]
         known.heard(clock, len(chunks))
         self.heard = clock
         bit = self._bits[stream]
-        mask, read = 1 << bit, self._read
+        mask, read, seen = 1 << bit, self._read, known.seen
         for chunk in chunks:
-            if read[chunk] & mask and not known.again():
-                continue
-            if not known.seen:
-                self._forget_pass(bit)
-                read = self._read
-            known.seen += 1
-            read[chunk] |= mask
+            bits = read[chunk]
+            if bits & mask:
+                known.seen = seen
+                if not known.again():
+                    continue
+                seen = 0
+            if not seen:
+                read = self._forget_pass(bit)
+                bits = read[chunk]
+            seen += 1
+            read[chunk] = bits | mask
+        known.seen = seen
         if known.counts:
             self.hotness.add(chunks, units)
         if known.is_to_be_looked_at_again():
@@ -90,11 +99,17 @@ class Region:
             if plan.is_wrong():
                 del self._plans[stream]
 
-    def _forget_pass(self, bit: int) -> None:
-        self._read = bytearray(self._read.translate(FORGET[bit]))
+    def _indexes(self, slots: Sequence[int]) -> Sequence[int]:
+        first = self.chunks.start
+        return [slot - first for slot in slots] if first else slots
 
-    def demand(self, chunks: Sequence[int], clock: int, newcomer: int = -1) -> list[float]:
+    def _forget_pass(self, bit: int) -> bytearray:
+        self._read = self._read.translate(FORGET[bit])
+        return self._read
+
+    def demand(self, slots: Sequence[int], clock: int, newcomer: int = -1) -> list[float]:
         """How often each is read, as a share of all reads; `newcomer` is just being read."""
+        chunks = self._indexes(slots)
         by_bits, popular, even, planned = self._expectations(clock)
         read = self._read
         if not popular:
@@ -102,9 +117,9 @@ class Region:
         else:
             counts = self.hotness.counts
             values = [by_bits[read[c]] + popular * counts[c] for c in chunks]
-            if newcomer in chunks:
-                at = chunks.index(newcomer)
-                values[at] -= popular * min(NO_VOTE, counts[newcomer])
+            if newcomer in slots:
+                at = slots.index(newcomer)
+                values[at] -= popular * min(NO_VOTE, counts[chunks[at]])
         if even:
             values = [value + even for value in values]
         for rate, plan in planned:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 CANDIDATES = 64
 """For one victim; enough to be among the lowest 1.5 % (LRB's figure)."""
-EACH = 8
-"""Candidates for each further victim of one call: 64 victims come from 576."""
+EACH = 4
+"""Candidates for each victim where many go at once: 64 come from 256."""
 MOST = 4096
 BETTER = 1.0001
 """A newcomer must be worth so much more: equal ones would change places for nothing."""
@@ -21,40 +21,34 @@ BETTER = 1.0001
 def lowest(
     held: Held,
     need_bytes: int,
-    values: Callable[[Sequence[int]], list[float]],
+    values: Callable[[Sequence[int], Sequence[int]], list[float]],
     *,
     newcomer: int | None = None,
     worth: float = float("inf"),
 ) -> list[int]:
     """Chunks of the lowest value for `need_bytes`, all worth less than `worth`: see Policy.victims.
 
-    `values` gives each chunk's value per byte.
+    `values` gives the value per byte of chunks, from their slots and lengths.
     """
     chosen: dict[int, None] = {}
     typical_bytes = need_bytes
     while need_bytes > 0:
-        further = min(MOST, EACH * (need_bytes // max(1, typical_bytes)))
-        slots = list(dict.fromkeys(held.sample(CANDIDATES + further)))
+        many = EACH * -(-need_bytes // max(1, typical_bytes))
+        slots = held.sample(min(MOST, max(CANDIDATES, many)))
         if chosen:
             slots = [slot for slot in slots if slot not in chosen]
         if not slots:
             break
-        typical_bytes = held.length(slots[0])
-        found = values(slots)
-        # Of one sample only the lowest eighth: the rest is no better than chance.
-        count = max(1, len(slots) // EACH)
-        limit = sorted(found)[count - 1]
+        lengths = held.lengths(slots)
+        typical_bytes = sum(lengths) // len(slots)
+        found = values(slots, lengths)
         before = len(chosen)
-        for value, slot in sorted(
-            (pair for pair in zip(found, slots, strict=True) if pair[0] <= limit),
-            key=lambda pair: pair[0],
-        ):
-            if value * BETTER >= worth:
+        # Of one sample only the lowest part: the rest is no better than chance.
+        for at in sorted(range(len(slots)), key=found.__getitem__)[: max(1, len(slots) // EACH)]:
+            if found[at] * BETTER >= worth or need_bytes <= 0:
                 break
-            chosen[slot] = None
-            need_bytes -= held.length(slot)
-            if need_bytes <= 0:
-                break
+            chosen[slots[at]] = None
+            need_bytes -= lengths[at]
         if len(chosen) == before:
             break
     return list(chosen) if need_bytes <= 0 or newcomer is None else []

@@ -21,6 +21,8 @@ UNKNOWN, KEPT, READ = 0, 1, 2
 class Sieve(Policy):
     """About nine bytes a cached chunk."""
 
+    remembers_order = True
+
     def __init__(self) -> None:
         self._queue = array("I")
         self._hand = 0
@@ -68,7 +70,7 @@ class Sieve(Policy):
             elif held.may_go(slot):
                 self._forget()
                 chosen.append(slot)
-                need_bytes -= held.length(slot)
+                need_bytes -= held.lengths((slot,))[0]
         return chosen if need_bytes <= 0 or newcomer is None else self._keep(chosen)
 
     def _forget(self) -> None:

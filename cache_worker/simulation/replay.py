@@ -11,7 +11,7 @@ from cache_worker.eviction.policy import Held
 from cache_worker.hotness import units
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from cache_worker.eviction.policy import Policy
     from cache_worker.simulation.trace import Trace
@@ -50,11 +50,14 @@ class SimulatedCache(Held):
     def __contains__(self, slot: int) -> bool:
         return self._place[slot] != NOWHERE
 
+    def _length(self, slot: int) -> int:
+        return self._lengths[slot] if self._lengths else 1
+
     def keep(self, slot: int) -> None:
         """Put a chunk in."""
         self._place[slot] = len(self._slots)
         self._slots.append(slot)
-        self.used_bytes += self.length(slot)
+        self.used_bytes += self._length(slot)
 
     def drop(self, slot: int) -> None:
         """Take a chunk out; the last one takes its place."""
@@ -63,7 +66,7 @@ class SimulatedCache(Held):
         if last != slot:
             self._slots[at] = last
             self._place[last] = at
-        self.used_bytes -= self.length(slot)
+        self.used_bytes -= self._length(slot)
 
     def sample(self, count: int) -> Sequence[int]:
         """See Held."""
@@ -71,20 +74,21 @@ class SimulatedCache(Held):
         here = len(slots)
         if here <= count:
             return slots
-        return [slots[int(random() * here)] for _ in range(count)]
+        return list(dict.fromkeys([slots[int(random() * here)] for _ in range(count)]))
 
     def may_go(self, slot: int) -> bool:
         """See Held."""
         return self._place[slot] != NOWHERE
 
-    def length(self, slot: int) -> int:
+    def lengths(self, slots: Sequence[int]) -> Sequence[int]:
         """See Held."""
-        return self._lengths[slot] if self._lengths else 1
+        known = self._lengths
+        return [known[slot] for slot in slots] if known else (1,) * len(slots)
 
-    def is_copy(self, slot: int) -> bool:
+    def copies(self, slots: Sequence[int]) -> Collection[int]:
         """See Held. One node."""
-        del slot
-        return False
+        del slots
+        return ()
 
 
 def replay(trace: Trace, policy: Policy, capacity_bytes: int, *, seed: int = 0) -> Result:
@@ -94,7 +98,7 @@ def replay(trace: Trace, policy: Policy, capacity_bytes: int, *, seed: int = 0) 
     names = _Streams(trace, policy)
     sizes = trace.read_bytes
     for at, (stream, slot) in enumerate(zip(trace.streams, trace.slots, strict=True)):
-        whole = cache.length(slot)
+        whole = cache.lengths((slot,))[0]
         part = sizes[at] if sizes else whole
         policy.read(names.of(stream, slot), (slot,), (units(part, whole),) if sizes else None)
         hit = slot in cache

@@ -7,9 +7,9 @@ class HeldChunks(Held):
     """`lengths` by slot; `pinned` may not go, `copies` are on another node too."""
 
     def __init__(self, lengths, *, pinned=(), copies=()):
-        self.lengths = dict(lengths)
+        self.lengths_ = dict(lengths)
         self.here = set(lengths)
-        self.pinned, self.copies = set(pinned), set(copies)
+        self.pinned, self.copies_ = set(pinned), set(copies)
 
     def sample(self, count):
         del count
@@ -18,8 +18,8 @@ class HeldChunks(Held):
     def may_go(self, slot):
         return slot in self.here and slot not in self.pinned
 
-    def length(self, slot):
-        return self.lengths[slot]
+    def lengths(self, slots):
+        return [self.lengths_[slot] for slot in slots]
 
-    def is_copy(self, slot):
-        return slot in self.copies
+    def copies(self, slots):
+        return self.copies_.intersection(slots)
