@@ -54,7 +54,13 @@ class Reading:
         self._streams: dict[tuple[Hashable, str], _Stream] = {}
 
     def read(
-        self, connection: Hashable, reader: str, version: Version, row: int, offset: int, length: int
+        self,
+        connection: Hashable,
+        reader: str,
+        version: Version,
+        row: int,
+        offset: int,
+        length: int,
     ) -> None:
         """A span is asked for, whether it is here or not. To be told before it is looked for."""
         size, first = version.index.size(row), version.slots.first_slot(row)

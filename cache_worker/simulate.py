@@ -32,7 +32,7 @@ def load(name: str, seed: int, chunks: int) -> Trace:
 
 
 def table(trace: Trace) -> dict[str, list[float]]:
-    """Hit ratios by policy, one for each of the trace's caches; Belady's where chunks are of one size."""
+    """Hit ratios by policy for each of the trace's caches; Belady's for chunks of one size."""
     sizes = trace.capacities
     found = {
         name: [replay(trace, make(), size).hit_ratio for size in sizes]

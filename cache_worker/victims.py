@@ -97,7 +97,9 @@ class Victims(Held):
         slots = list(found) if found else self._here(0, used)
         if len(slots) > count:
             slots = self._random.sample(slots, count)
-        return [slot for slot in slots if self._may_be_dropped(slot)] if self._only_copies else slots
+        if self._only_copies:
+            slots = [slot for slot in slots if self._may_be_dropped(slot)]
+        return slots
 
     def may_go(self, slot: int) -> bool:
         """See Held."""

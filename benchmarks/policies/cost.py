@@ -24,7 +24,7 @@ LIMIT_US, LIMIT_BYTES = 2.0, 16.0
 
 
 class _Half(Held):
-    """Every second chunk is here. Samples are made before the clock runs, as they are the store's."""
+    """Every second chunk is here. Samples are the store's work: made before the clock runs."""
 
     def __init__(self) -> None:
         self._dice = Random(1)

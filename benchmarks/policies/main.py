@@ -15,7 +15,9 @@ def main() -> int:
     """Print the tables, write results/policies.json and .md. 1 if a goal was missed."""
     parser = argparse.ArgumentParser(prog="./dev bench-policies", description=__doc__)
     parser.add_argument("traces", nargs="*", metavar="TRACE", help=f"of: {', '.join(TRACES)}")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the chunks; a minute or two")
+    parser.add_argument(
+        "--quick", action="store_true", help="a quarter of the chunks; a minute or two"
+    )
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--no-cost", action="store_true", help="hits only")
     chosen = parser.parse_args()

@@ -92,8 +92,7 @@ class Auto(Policy):
         sole, copy, copies = self._cost, self._copy_cost, held.copies(slots)
         demand = self._demand(slots, newcomer)
         worth = [
-            value * sole[length.bit_length()]
-            for value, length in zip(demand, lengths, strict=True)
+            value * sole[length.bit_length()] for value, length in zip(demand, lengths, strict=True)
         ]
         if copies:
             for at, slot in enumerate(slots):

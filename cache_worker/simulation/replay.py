@@ -1,4 +1,4 @@
-"""A policy over a trace, as the worker would use it. Pure but for the seeded dice."""
+"""A policy over a trace, as the worker would use it; the dice are seeded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces as training makes them, from a seed. Pure but for the seeded dice.
+"""Traces as training makes them, from a seed.
 
 The kinds are those of the papers on caching for training; each takes the number of chunks and a
 seed, so that what is shown is not what thresholds were tuned on.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from random import Random  # noqa: TC003 - made from a seed below
+from random import Random
 from typing import TYPE_CHECKING
 
 from cache_worker.simulation.trace import Trace
@@ -167,9 +167,7 @@ def shards(seed: int, chunks: int) -> Trace:
     lengths = [samples] * big
     sizes = array("Q", [1]) * len(reads)
     warm = 4 * big * samples
-    return Trace(
-        "shards", *alone(reads), (range(big),), warm, lengths=lengths, read_bytes=sizes
-    )
+    return Trace("shards", *alone(reads), (range(big),), warm, lengths=lengths, read_bytes=sizes)
 
 
 def jobs(
