@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cache_worker.eviction.policy import Policy
     from cache_worker.versions import Version
 
+IDLE_JOBS = 16
+"""Jobs without a connection that are remembered: loader processes end with each epoch."""
 OPEN_CHUNKS = 32
 """Chunks of a stream of which further pieces may come."""
 
@@ -93,12 +95,13 @@ class Reading:
         self._policy.read(self._stream(node, "", version).name, [slot])
 
     def closed(self, connection: Hashable) -> None:
-        """A stream ends with its last connection."""
-        for key, stream in list(self._streams.items()):
+        """The stream of one connection ends with it; a job may come back."""
+        mine = [key for key in self._streams if key[0] is connection]
+        for stream in self._streams.values():
             stream.connections.discard(connection)
-            if not stream.connections:
-                self._policy.left(stream.name)
-                del self._streams[key]
+        idle = [key for key, stream in self._streams.items() if not stream.connections]
+        for key in {*mine, *idle[: max(0, len(idle) - IDLE_JOBS)]}:
+            self._policy.left(self._streams.pop(key).name)
 
     def _stream(self, connection: Hashable, reader: str, version: Version) -> _Stream:
         key = (reader or connection, version.name)

@@ -1,7 +1,7 @@
 import pytest
 
 from cache_worker.eviction.policy import Policy
-from cache_worker.reading import Reading
+from cache_worker.reading import IDLE_JOBS, Reading
 from tests.fakes.node_cache import NodeCache
 from tests.fakes.origin import MemoryOrigin
 
@@ -51,12 +51,20 @@ def test_connections_of_one_job_are_one_stream(version):
     reading.read("c", "", version, row, 0, 1)
     reading.read("d", "", version, row, 0, 1)
     assert [told[0] for told in policy.reads()] == [1, 1, 2, 3]
-    reading.closed("a")
-    assert ("left", 1) not in policy.told
-    reading.closed("b")
-    reading.closed("c")
-    assert ("left", 1) in policy.told
-    assert ("left", 2) in policy.told
+    for connection in "abc":
+        reading.closed(connection)
+    assert [told for told in policy.told if told[0] == "left"] == [("left", 2)]
+    reading.read("e", "job", version, row, 0, 1)  # its next epoch's loader process
+    assert policy.reads()[-1][0] == 1
+
+
+def test_of_jobs_that_do_not_come_back_the_oldest_are_forgotten(version):
+    policy = Heard()
+    reading, row = Reading(policy), version.index.resolve("s1")
+    for number in range(IDLE_JOBS + 3):
+        reading.read(number, f"job {number}", version, row, 0, 1)
+        reading.closed(number)
+    assert [told for told in policy.told if told[0] == "left"] == [("left", n) for n in (1, 2, 3)]
 
 
 def test_a_stream_is_told_with_the_slots_of_its_version(version):
