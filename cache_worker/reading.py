@@ -96,7 +96,7 @@ class Reading:
 
     def closed(self, connection: Hashable) -> None:
         """The stream of one connection ends with it; a job may come back."""
-        mine = [key for key in self._streams if key[0] is connection]
+        mine = [key for key in self._streams if key[0] == connection]
         for stream in self._streams.values():
             stream.connections.discard(connection)
         idle = [key for key, stream in self._streams.items() if not stream.connections]
