@@ -279,13 +279,15 @@ class WorkerLink:
 def _reader() -> str:
     """Names the job that this process belongs to: loader processes are of their trainer's group.
 
-    Each container numbers its process groups anew, so the namespace is named too.
+    Each machine and each container numbers its process groups anew, so they are named too.
     """
     try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            machine = file.read(13)
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
-        namespace = 0
-    return f"{namespace:x}.{os.getpgid(0):x}"
+        machine, namespace = "", 0
+    return f"{machine}.{namespace:x}.{os.getpgid(0):x}"
 
 
 def _rows(touched: dict[int, int]) -> dict[str, int]:
