@@ -33,13 +33,12 @@ class Plan:
 
     def extend(self, chunks: Iterable[int]) -> None:
         """What is read after all that is known. Of each chunk the next two uses are kept."""
-        at = self._end
-        for at, chunk in enumerate(chunks, at):  # noqa: B020 - the last position is wanted below
+        for chunk in chunks:
             if self.due[chunk] == NEVER:
-                self.due[chunk] = at
+                self.due[chunk] = self._end
             elif self._later[chunk] == NEVER:
-                self._later[chunk] = at
-            self._end = at + 1
+                self._later[chunk] = self._end
+            self._end += 1
 
     def read(self, chunk: int) -> None:
         """The stream read it."""
