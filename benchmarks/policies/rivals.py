@@ -16,6 +16,8 @@ RIVALS = {
     "W-TinyLFU": "WTinyLFU",
 }
 """Name in the tables: libcachesim's class."""
+LEAST = {"S3-FIFO": 64, "W-TinyLFU": 64}
+"""With fewer chunks one of their queues would be empty; libcachesim ends the process then."""
 
 
 def hit_ratio(name: str, trace: Trace, capacity: int) -> float:

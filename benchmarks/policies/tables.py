@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from benchmarks.policies.rivals import RIVALS, hit_ratio
+from benchmarks.policies.rivals import LEAST, RIVALS, hit_ratio
 from benchmarks.report import Row
 from cache_worker.eviction import POLICIES
 from cache_worker.simulation import belady
@@ -58,7 +58,9 @@ def measure(kind: str, share_at: int, chunks: int, seed: int = SEED) -> Cell:
     # A chunk is one object for them; of shards they know nothing but whole chunks.
     whole = capacity // trace.lengths[0] if trace.lengths else capacity
     plain = replace(trace, lengths=(), read_bytes=())
-    ratios |= {name: hit_ratio(name, plain, whole) for name in RIVALS}
+    ratios |= {
+        name: hit_ratio(name, plain, whole) for name in RIVALS if whole >= LEAST.get(name, 1)
+    }
     ratios["Belady"] = belady.hit_ratio(trace.slots, whole, trace.warm)
     return Cell(kind, trace.shares[share_at], ratios, auto)
 
@@ -101,13 +103,14 @@ def rows(found: Sequence[Cell]) -> list[Row]:
 
 def markdown(found: Sequence[Cell]) -> str:
     """The tables, as the decision has them."""
-    names = list(found[0].ratios)
+    names = ["Auto", "NoEvict", *RIVALS, "Belady"]
     lines: list[str] = []
     for kind in dict.fromkeys(cell.trace for cell in found):
         mine = [cell for cell in found if cell.trace == kind]
         lines += [f"| {kind}: cache | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
         for cell in mine:
-            values = " | ".join(f"{cell.ratios[name]:.3f}" for name in names)
+            known = [cell.ratios.get(name) for name in names]
+            values = " | ".join("" if ratio is None else f"{ratio:.3f}" for ratio in known)
             lines.append(f"| {cell.share:g} | {values} |")
         lines.append("")
     return "\n".join(lines)

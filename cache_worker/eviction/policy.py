@@ -39,7 +39,7 @@ class Held(Protocol):
 class Policy(Protocol):
     """Inherit it: what a policy does not care about does nothing."""
 
-    remembers_order = False
+    remembers_order: bool = False
     """Whether it is to be told at the start what is here, the longest unused first."""
 
     def joined(self, stream: int, chunks: range) -> None:

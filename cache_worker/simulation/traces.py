@@ -162,7 +162,7 @@ def dataset_change(seed: int, chunks: int) -> Trace:
 
 def shards(seed: int, chunks: int) -> Trace:
     """64 samples in a chunk, samples shuffled, so that a chunk is read 64 times an epoch."""
-    dice, samples, big = Random(seed), 64, max(1, chunks // 25)
+    dice, samples, big = Random(seed), 64, max(1, chunks // 20)
     reads = array("I", (s // samples for s in permutations(dice, big * samples, 8)))
     lengths = [samples] * big
     sizes = array("Q", [1]) * len(reads)
