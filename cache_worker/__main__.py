@@ -15,6 +15,7 @@ VERBS = {
     "index": "cache_worker.listing",
     "adopt": "cache_worker.adopt",
     "drop": "cache_worker.drop",
+    "simulate": "cache_worker.simulate",
     "redis-acl": "cache_worker.members.acl",
     "fsspec-origin": "cache_worker.origins.fsspec_child",
 }

@@ -92,6 +92,10 @@ class Session(Connection):
     ) -> None:
         super().__init__(self._request if tokens is None else self._authenticate, 0)
         self.ops = ops
+        self.reader = ""
+        """Names the job that reads, over all its connections; empty = this connection alone."""
+        self.tells = False
+        """Whether it read something, so that the policy is to hear of its end."""
         self._operations = operations
         self._tokens = tokens or {}
         self._nonce = ""

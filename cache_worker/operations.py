@@ -6,6 +6,7 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
+from cache_worker.evicting import evict_rows
 from cache_worker.hottest import hottest
 from cacheop.api import names
 from cacheop.api.errors import NotFoundError, ProtocolError, UserError
@@ -23,6 +24,7 @@ PROGRESS_SECONDS = 0.25
 READ_MAX_BYTES = 64 << 20
 DRAIN_SECONDS = 300.0
 HOT_MAX = 1000
+READER_MAX = 64
 PINNED = "a Native mount shows these files: unmount it first"
 
 
@@ -54,6 +56,7 @@ class WorkerOperations:
         version = self._worker.versions.get(str(request.meta.get("version", "")))
         version.use()
         session.on_close.append(version.unuse)
+        session.reader = str(request.meta.get("reader", ""))[:READER_MAX]
         return {
             "version": version.name,
             "index": names.index_path(version.name),
@@ -71,6 +74,8 @@ class WorkerOperations:
         if offset < 0 or not 0 <= length <= READ_MAX_BYTES:
             raise ProtocolError(f"bad span {offset}+{length}: at most {READ_MAX_BYTES} bytes")
         inline = bool(meta.get("inline")) or not session.same_machine
+        self._tell(session, version, meta.get("touched", {}))
+        self._worker.reading.read(session, session.reader, version, row, offset, length)
         found = await self._worker.cache.read(version, row, offset, length, inline=inline)
         return ({"present": True}, b"") if found is None else ({"present": False}, found)
 
@@ -86,12 +91,23 @@ class WorkerOperations:
             return {"size": size}, os.pread(file.fileno(), length, offset)
 
     async def _touched(self, session: Session, request: Frame) -> Answer:
-        del session
         version = self._worker.versions.get(str(request.meta["version"]))
-        for row, times in request.meta["rows"].items():
-            if 0 <= int(row) < version.index.rows and not version.index.is_directory(int(row)):
-                self._worker.cache.touched(version, int(row), int(times))
+        self._tell(session, version, request.meta["rows"])
         return {}, b""
+
+    def _tell(self, session: Session, version: Version, rows: dict[str, int]) -> None:
+        """What was read without asking us, in order."""
+        if not session.tells:
+            session.tells = True
+            session.on_close.append(lambda: self._worker.reading.closed(session))
+        known = {
+            int(row): int(times)
+            for row, times in rows.items()
+            if 0 <= int(row) < version.index.rows and not version.index.is_directory(int(row))
+        }
+        for row, times in known.items():
+            self._worker.cache.touched(version, row, times)
+        self._worker.reading.touched(session, session.reader, version, known)
 
     async def _status(self, session: Session, request: Frame) -> Answer:
         del session, request
@@ -155,7 +171,7 @@ class WorkerOperations:
             gone = before - worker.store.space.used_bytes
             return {"bytes": gone, "files": files, "pinned_files": 0, "why": ""}, b""
         with version.used():
-            done = await worker.store.evict_rows(version, _rows(version, paths))
+            done = await evict_rows(worker.store, version, _rows(version, paths))
         return {
             "bytes": done.bytes,
             "files": done.files,

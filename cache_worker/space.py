@@ -55,16 +55,13 @@ class Space:
         return max(0, self.used_bytes + self.reserved_bytes + length_bytes - self.limit_bytes)
 
     def to_evict(self, length_bytes: int) -> int:
-        """How many bytes to evict for `length_bytes` more: less than missing while some return."""
-        return self._above(1.0, length_bytes)
+        """How many bytes to evict so that `length_bytes` more keep below the high mark."""
+        return self._above(self.high, length_bytes)
 
-    def above_high(self, length_bytes: int = 0) -> int:
-        """How many bytes to evict to get from above the high mark to the low mark; else 0.
-
-        `length_bytes`: as if so many more were there.
-        """
-        total = self.used_bytes + self.reserved_bytes + length_bytes
-        return 0 if total <= self.limit_bytes * self.high else self._above(self.low, length_bytes)
+    def above_high(self) -> int:
+        """How many bytes to evict to get from above the high mark to the low mark; else 0."""
+        total = self.used_bytes + self.reserved_bytes
+        return 0 if total <= self.limit_bytes * self.high else self._above(self.low, 0)
 
     def _above(self, share: float, length_bytes: int) -> int:
         """By how much `length_bytes` more would pass that share of the quota, or of the disk."""

@@ -10,7 +10,6 @@ import asyncio
 import errno
 import os
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import xxhash
@@ -41,16 +40,6 @@ HAND_OVER_ROWS = 64
 SAMPLE_ROUNDS = 32
 
 
-@dataclass(slots=True)
-class Evicted:
-    """What evicting files by name did."""
-
-    bytes: int = 0
-    files: int = 0
-    pinned_files: int = 0
-    """Left alone: a Native mount shows them."""
-
-
 class Store:
     """Owns the chunk table. Opened and closed by the worker."""
 
@@ -61,6 +50,7 @@ class Store:
         self.space = space
         self.table = TableFile(versions.root, disk)
         self.inodes = Inodes(versions, disk)
+        self.policy = policy
         self.victims = Victims(versions, self.table, policy)
         self.evicted_bytes = 0
         self.errors: dict[str, int] = {}
@@ -72,6 +62,9 @@ class Store:
         for version in versions.all():
             self.table.use_slots(version.slots_end())
         space.used_bytes = self.table.cached_bytes(0, self.table.used_slots)
+        if policy.remembers_order:
+            for slot in self.table.by_last_use():
+                policy.kept(slot)
         self.look_at_disk()
 
     def close(self, *, clean: bool) -> None:
@@ -184,21 +177,20 @@ class Store:
     def reserve(self, version: Version, row: int, chunk: int, *, copy: bool = False) -> bool:
         """Take room for an ABSENT chunk, evicting if need be. False: read it through instead.
 
-        `copy`: another node owns it, so nothing that we own is evicted for it, now or later.
+        False too when the policy does not admit it. `copy`: another node owns it, so nothing that
+        we own is evicted for it.
         """
         length = chunk_span(version.index.size(row), chunk)[1]
         if self.fault() or self.pinned_above_quota():
             return False
-        if copy and (excess := self.space.above_high(length)):
-            self.evict(excess, only_copies=True)
-            if self.space.above_high(length):
-                return False
-        needed = self.space.to_evict(length)
-        if needed and length <= self.space.limit_bytes:
-            self.evict(needed, only_copies=copy)
+        slot = version.slots.first_slot(row) + chunk
+        self.table.expect(slot, length)
+        excess = self.space.to_evict(length)
+        if excess and self.evict(excess, only_copies=copy, newcomer=slot) < excess:
+            return False
         if not self.space.reserve(length):
             return False
-        self.table.step(version.slots.first_slot(row) + chunk, "reserve")
+        self.table.step(slot, "reserve")
         return True
 
     def abandon(self, version: Version, row: int, chunk: int) -> None:
@@ -242,9 +234,7 @@ class Store:
         self.space.commit(length)
         self.table.used(first, int(time.time()), 0)
         self.table.complete_if_whole(first, chunk_count(size))
-        excess = self.space.above_high()
-        if excess:
-            self.evict(excess)
+        self.policy.kept(first + chunk)
         return True
 
     def _write_and_hash(
@@ -262,19 +252,14 @@ class Store:
     def _holds_nothing(self, first: int, count: int) -> None:
         """A new inode was made: what the table believed to be in its predecessor is not in it."""
         self.table.incomplete(first)
-        self.space.dropped(self._drop_chunks(first, count)[0])
+        self.space.dropped(self._drop_chunks(first, range(count))[0])
 
-    def _drop_chunks(
-        self, first: int, count: int, keep: Collection[int] = ()
-    ) -> tuple[int, list[int]]:
-        """Unflag what is here of a file's chunks, but for those to `keep`. (bytes, chunks)."""
-        here = [
-            chunk
-            for chunk, state in enumerate(self.table.states(first, count))
-            if state in (PRESENT, SUSPECT) and chunk not in keep
-        ]
+    def _drop_chunks(self, first: int, chunks: Collection[int]) -> tuple[int, list[int]]:
+        """Unflag what is here of some of a file's chunks. (bytes, chunks)."""
+        here = [c for c in chunks if self.table.state(first + c) in (PRESENT, SUSPECT)]
         for chunk in here:
             self.table.step(first + chunk, "drop")
+            self.policy.dropped(first + chunk)
         return sum(self.table.length(first + chunk) for chunk in here), here
 
     def _failed(self, what: str, error: OSError) -> None:
@@ -287,30 +272,47 @@ class Store:
 
     # -- dropping ---------------------------------------------------------------------------------
 
-    def evict(self, need_bytes: int, *, only_copies: bool = False) -> int:
+    def evict(
+        self, need_bytes: int, *, only_copies: bool = False, newcomer: int | None = None
+    ) -> int:
         """Let the policy choose what goes until `need_bytes` went. The bytes that went.
 
-        Copies of what other nodes own go first; with `only_copies` nothing else goes.
+        Copies of what other nodes own go first; with `only_copies` nothing else goes. For a
+        `newcomer` (a slot) only what the policy thinks is worth less.
         """
         self.victims.look()
-        gone = self._evict(need_bytes, only_copies=True) if self.victims.owned else 0
-        if not only_copies:
-            gone += self._evict(need_bytes - gone, only_copies=False)
-            self._too_little_went = gone < need_bytes
+        gone = 0
+        if self.victims.owned:
+            copies_for = newcomer if only_copies else None
+            gone = self._evict(need_bytes, only_copies=True, newcomer=copies_for)
+        if not only_copies and gone < need_bytes:
+            gone += self._evict(need_bytes - gone, only_copies=False, newcomer=newcomer)
+            if newcomer is None:
+                self._too_little_went = gone < need_bytes
         return gone
 
-    def _evict(self, need_bytes: int, *, only_copies: bool) -> int:
+    def _evict(self, need_bytes: int, *, only_copies: bool, newcomer: int | None) -> int:
         gone = 0
         for _ in range(SAMPLE_ROUNDS):
             before = gone
-            if gone >= need_bytes:
-                break
-            for victim in self.victims.choose(need_bytes - gone, only_copies=only_copies):
-                kept = self.victims.owned(*victim) if only_copies and self.victims.owned else ()
-                gone += self.drop_file(*victim, keep=kept)
-            if gone == before:
+            chosen = self.victims.choose(
+                need_bytes - gone, only_copies=only_copies, newcomer=newcomer
+            )
+            for slot in chosen:
+                gone += self._drop_slot(slot)
+            if gone >= need_bytes or gone == before:
                 break
         return gone
+
+    def _drop_slot(self, slot: int) -> int:
+        """Drop a chunk, unless it went with another; the bytes that went."""
+        if not self.victims.may_go(slot):
+            return 0
+        found = self.victims.goes_with(slot)
+        if found is None:
+            return 0
+        file, chunks = found
+        return self.drop_file(*file, chunks=chunks)
 
     def pinned_above_quota(self) -> frozenset[str]:
         """The versions that Native mounts pin, when the quota cannot be kept for them; else empty.
@@ -321,27 +323,30 @@ class Store:
             return self.victims.pins.names
         return frozenset()
 
-    def drop_file(self, version: Version, row: int, *, keep: Collection[int] = ()) -> int:
+    def drop_file(
+        self, version: Version, row: int, *, chunks: Collection[int] | None = None
+    ) -> int:
         """Evict what is here of a file, in every version that shares it. The bytes that went.
 
         A file that is (or was) complete is unlinked, since readers may hold it; any other is
-        punched, but for the chunks to `keep`. So the first kind goes whole or, with some, not.
+        punched. `chunks`: only these; of the first kind all must be among them, or nothing goes.
         """
         size = version.index.size(row)
         first, count = version.slots.first_slot(row), chunk_count(size)
         readers_may_hold_it = self.table.file_state(first) in (COMPLETE, FORMER)
-        if readers_may_hold_it and keep:
-            return 0
+        going = range(count) if chunks is None else chunks
         if readers_may_hold_it:
+            if len(going) < count:
+                return 0
             # Stays FORMER until it is unlinked: if we die or fail before, it must not be punched.
             self.table.former(first)
-        gone, chunks = self._drop_chunks(first, count, keep)
+        gone, dropped = self._drop_chunks(first, going)
         try:
             if readers_may_hold_it:
                 self.inodes.unlink(first)
                 self.table.incomplete(first)
-            elif chunks:
-                self.inodes.punch(version, row, [chunk_span(size, chunk) for chunk in chunks])
+            elif dropped:
+                self.inodes.punch(version, row, [chunk_span(size, chunk) for chunk in dropped])
         except OSError as error:
             # The flags are gone, so nobody reads the bytes; the blocks come back next time.
             self._failed("drop", error)
@@ -359,27 +364,6 @@ class Store:
                     self.drop_file(version, row)
             if number % HAND_OVER_ROWS == 0:
                 await asyncio.sleep(0)
-
-    async def evict_rows(self, version: Version, rows: list[range]) -> Evicted:
-        """Evict the files among `rows` that no Native mount shows. Lets others run in between."""
-        result = Evicted()
-        self.victims.look()
-        for level in rows:
-            for row in level:
-                if version.index.is_directory(row):
-                    continue
-                first = version.slots.first_slot(row)
-                if self.victims.pins.holds(first):
-                    count = chunk_count(version.index.size(row))
-                    result.pinned_files += self.table.cached_bytes(first, count) > 0
-                    continue
-                gone = self.drop_file(version, row)
-                result.bytes += gone
-                result.files += gone > 0
-                if row % 256 == 0:
-                    await asyncio.sleep(0)
-                    self.victims.look()
-        return result
 
     def forget(self, runs: list[tuple[int, int]]) -> None:
         """Slots that no kept version uses any more."""

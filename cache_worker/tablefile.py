@@ -34,6 +34,8 @@ from cacheop.api.table import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cache_worker.disk import Disk
 
 log = logging.getLogger(__name__)
@@ -195,6 +197,10 @@ class TableFile:
         """Bytes of the chunk."""
         return self._length[slot]
 
+    def lengths(self, slots: Sequence[int]) -> list[int]:
+        """Bytes of each chunk."""
+        return list(map(self._length.__getitem__, slots))
+
     def cached_bytes(self, first: int, count: int) -> int:
         """Bytes of the PRESENT and SUSPECT chunks among `count` slots."""
         here = bytes(self._state[first : first + count]).translate(states.HOLDS_BYTES)
@@ -204,11 +210,21 @@ class TableFile:
         """(seconds since the epoch of the last known use, known reads) of a file."""
         return self._accessed[first], self._reads[first]
 
+    def by_last_use(self) -> list[int]:
+        """The slots that hold bytes, those of the longest unused files first."""
+        states_now = bytes(self._state[: self.used_slots]).translate(states.HOLDS_BYTES)
+        here = list(compress(range(self.used_slots), states_now))
+        return sorted(here, key=self._accessed.__getitem__)
+
     # -- what changes -----------------------------------------------------------------------------
 
     def step(self, slot: int, name: str) -> None:
         """One legal step of a chunk."""
         self._state[slot] = states.step(self._state[slot], name)
+
+    def expect(self, slot: int, length_bytes: int) -> None:
+        """How long the chunk will be that is about to come."""
+        self._length[slot] = length_bytes
 
     def record(self, slot: int, checksum: int, length_bytes: int) -> None:
         """What the chunk's bytes must be; written before the flag that says they are there."""

@@ -74,6 +74,11 @@ class Version:
             return 0
         return self.slots.first_slot(rows[-1]) + chunk_count(self.index.size(rows[-1]))
 
+    def slots_range(self) -> range:
+        """From the version's first slot to its last; slots of other versions may lie between."""
+        rows = self.slots.rows_by_slot()
+        return range(self.slots.first_slot(rows[0]) if rows else 0, self.slots_end())
+
     def slot_runs(self) -> list[tuple[int, int]]:
         """The version's slots as (first, count) runs; walks the files if they are scattered."""
         if self._runs is None:

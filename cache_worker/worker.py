@@ -30,6 +30,7 @@ from cache_worker.mounted import Mounts
 from cache_worker.operations import WorkerOperations
 from cache_worker.origins import open_origin
 from cache_worker.publishing import Publishing
+from cache_worker.reading import Reading
 from cache_worker.space import DEFAULT_QUOTA_SHARE, Space
 from cache_worker.store import Store
 from cache_worker.upkeep import Upkeep
@@ -91,7 +92,9 @@ class Worker:
         self.versions = Versions(config.root, disk)
         self.store = Store(self.versions, disk, space, POLICIES[policy](), self._pool)
         self._origins: dict[str, Origin] = {}
+        self.reading = Reading(self.store.policy)
         self.cache = Cache(self.store, self._origin)
+        self.cache.reading = self.reading
         self.cache.suspended = spec.suspend or self.versions.state.suspended
         self.indexing = Indexing(config, self.store, self.cache)
         self.indexing.choose_version()

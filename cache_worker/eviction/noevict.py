@@ -1,19 +1,22 @@
-"""Keep what came first, read the rest through: the best a plain cache can do on shuffled epochs."""
+"""Keep what came first, read the rest through. Pure.
+
+The best a plain cache can do on shuffled epochs: it hits the share of the Dataset that it holds.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cache_worker.eviction.policy import Policy
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from cache_worker.eviction import Candidate
+    from cache_worker.eviction.policy import Held
 
 
-class NoEvict:
+class NoEvict(Policy):
     """Nothing goes."""
 
-    def victims(self, candidates: Sequence[Candidate], need_bytes: int) -> list[Candidate]:
+    def victims(self, held: Held, need_bytes: int, newcomer: int | None = None) -> list[int]:
         """See Policy."""
-        del candidates, need_bytes
+        del held, need_bytes, newcomer
         return []

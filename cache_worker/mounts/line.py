@@ -114,6 +114,8 @@ class Line:
 
     def ask(self, read: Read) -> None:
         """Get the bytes of `read` into the store; `read.then` is called once, unless dropped."""
+        if self._touched:
+            self._tell_touched()  # before it: the worker is to hear of reads in their order
         read.asked = time.monotonic()
         request = next(self._ids)
         self._waiting[request] = read

@@ -157,8 +157,8 @@ class Tier:
 class Eviction:
     """What leaves when a tier is full."""
 
-    policy: Literal["Auto", "LRU"] = "Auto"
-    """Auto follows how the training jobs read."""
+    policy: Literal["Auto", "LRU", "SIEVE", "NoEvict"] = "Auto"
+    """Auto keeps what the training jobs will want most; the others are classics."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ in use, and a worker that was started again learns of it from the first that com
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ IDLE_CONNECTIONS = 16
 IN_FLIGHT = 32
 """Reads under way on one connection; below what the worker takes at a time."""
 RETRY_SECONDS = 0.1
+TOUCHED_ROWS = 32_768
+"""Told at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,14 @@ class WorkerLink:
 
     def read(self, meta: dict[str, Any]) -> wire.Frame:
         """A `read` of one span."""
-        return self.call("read", {"version": self.version, **meta}, self.patience.read_seconds)
+        return self.call("read", self.question(meta), self.patience.read_seconds)
+
+    def question(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a `read`; with it goes what was read before, so that the order is kept."""
+        if self._touched:
+            touched, self._touched = self._touched, {}
+            meta = {**meta, "touched": _rows(touched)}
+        return {"version": self.version, **meta}
 
     def read_many(self, metas: Sequence[dict[str, Any]]) -> list[wire.Frame | CacheopError]:
         """Many `read`s at the same time on one connection; answers in the order of `metas`.
@@ -157,8 +167,8 @@ class WorkerLink:
         connection = self._pop_idle()
         if connection is None or not touched:
             return
-        rows = {str(row): times for row, times in list(touched.items())[:32768]}
         try:
+            rows = _rows(touched)
             connection.send_and_forget("touched", {"version": self.version, "rows": rows})
         except (Dropped, TimeoutError):
             self._forget(connection)
@@ -224,7 +234,7 @@ class WorkerLink:
         return time.monotonic() + seconds
 
     def _bind(self, connection: Connection) -> None:
-        meta = {"version": self.version}
+        meta = {"version": self.version, "reader": _reader()}
         try:
             bound = connection.call("bind", meta, time.monotonic() + ANSWER_SECONDS).meta
         except NotFoundError as error:
@@ -266,6 +276,24 @@ class WorkerLink:
         )
 
 
+def _reader() -> str:
+    """Names the job that this process belongs to: loader processes are of their trainer's group.
+
+    Each machine and each container numbers its process groups anew, so they are named too.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            machine = file.read(13)
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        machine, namespace = "", 0
+    return f"{machine}.{namespace:x}.{os.getpgid(0):x}"
+
+
+def _rows(touched: dict[int, int]) -> dict[str, int]:
+    return {str(row): times for row, times in list(touched.items())[:TOUCHED_ROWS]}
+
+
 class Ahead:
     """A `read` under way. Owns `connection` until `end`, unless it shares another's."""
 
@@ -279,9 +307,8 @@ class Ahead:
         """Ask. A failure shows when waited for."""
         self.whole = False
         with contextlib.suppress(Dropped, TimeoutError):
-            request = {"version": self._link.version, **meta}
             self._request_id = self.connection.send(
-                "read", request, time.monotonic() + ANSWER_SECONDS
+                "read", self._link.question(meta), time.monotonic() + ANSWER_SECONDS
             )
 
     def wait(self) -> wire.Frame:

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from cache_worker import tablefile
+from cache_worker.evicting import evict_rows
 from cache_worker.flow import Rate
 from cache_worker.load import Load
 from cacheop.api.errors import OriginChanged, OriginError, SuspendedError
@@ -251,7 +252,7 @@ def test_versions_share_what_did_not_change(tmp_path):
         await _read_all(node, new, origin)
         assert sum(n for _, _, n in origin.fetched) == 50_000
         # evicting in one version never harms the other
-        await node.store.evict_rows(new, new.index.subtree(-1))
+        await evict_rows(node.store, new, new.index.subtree(-1))
         assert node.store.space.used_bytes == 50_000  # the old version's five changed files
         for path in list(before)[:5]:
             assert await node.read(old, path) == before[path]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from cache_worker.evicting import evict_rows
 from cacheop.api.errors import UserError
 from cacheop.api.index import ROOT
 from tests.fakes.node_cache import NodeCache
@@ -93,9 +94,9 @@ def test_evicting_by_name_leaves_what_is_pinned_and_counts_it(node):
     fill(node, version, list(node.origin.objects)[:7])
     rows = version.index.subtree(ROOT)
     with pinned(version):
-        found = asyncio.run(node.store.evict_rows(version, rows))
+        found = asyncio.run(evict_rows(node.store, version, rows))
         assert (found.bytes, found.files, found.pinned_files) == (0, 0, 7)
-    found = asyncio.run(node.store.evict_rows(version, rows))
+    found = asyncio.run(evict_rows(node.store, version, rows))
     assert (found.bytes, found.files, found.pinned_files) == (7000, 7, 0)
 
 

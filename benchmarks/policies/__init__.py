@@ -1,0 +1,1 @@
+"""`./dev bench-policies`: eviction policies over traces, beside libcachesim's and the optimum."""

@@ -1,0 +1,1 @@
+"""Eviction policies over traces: what each hits, against Belady's optimum. Not in the worker."""
