@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cache_worker.hottest import hottest
 from cacheop.api import names
+from cacheop.api.dataset import parse_dataset
 from cacheop.api.errors import NotFoundError, ProtocolError, UserError
 
 if TYPE_CHECKING:
@@ -198,6 +199,11 @@ class WorkerOperations:
         version = self._worker.versions.get()
         with version.used():
             return {"files": await hottest(self._worker.store, version, count)}, b""
+
+    async def _configure(self, session: Session, request: Frame) -> Answer:
+        del session
+        changed = self._worker.configuring.apply(parse_dataset(request.meta["dataset"]))
+        return {"changed": changed}, b""
 
     async def _shutdown(self, session: Session, request: Frame) -> Answer:
         del session, request

@@ -33,7 +33,8 @@ class Victims:
 
     def __init__(self, versions: Versions, table: TableFile, policy: Policy) -> None:
         self.pins = Pins(versions)
-        self._versions, self._table, self._policy = versions, table, policy
+        self.policy = policy
+        self._versions, self._table = versions, table
         self._random = random.Random()
         self.owned: Callable[[Version, int], frozenset[int]] | None = None
         """Which chunks of a file this node owns in its cluster; None = it is alone."""
@@ -50,7 +51,7 @@ class Victims:
         found = self._sample()
         if only_copies:
             found = {c: file for c, file in found.items() if self._may_go_in_part(c)}
-        chosen = self._policy.victims(list(found), need_bytes)
+        chosen = self.policy.victims(list(found), need_bytes)
         return [found[candidate] for candidate in chosen]
 
     def _may_go_in_part(self, candidate: Candidate) -> bool:

@@ -17,6 +17,7 @@ ENV_SECRET_PREFIX = "CACHEOP_SECRET_"  # noqa: S105 - + NAME_KEY, upper case: a 
 WORKER_SOCKET = "worker.sock"  # every operation; worker's own user only (0600)
 CLIENT_SOCKET = "client/client.sock"  # CLIENT_OPS only; any user (0666)
 HOLDER_SOCKET = "holder.sock"  # the holder listens: supervisor, mount processes, commands (0600)
+BUDGET_FILE = "budget.json"  # the node plugin's: what is this Dataset's share of the disk
 MOUNTS_DIR = "mounts"  # one JSON record a mount, written by the holder
 CHUNK_TABLE = "chunks"
 MANIFEST_DIR = "manifest"  # <version>.arrow, <version>.index, <version>.slots
@@ -27,7 +28,7 @@ STATE_FILE = "state.json"  # current and kept versions, suspended or not; replac
 CLIENT_OPS = frozenset({"auth", "hello", "bind", "manifest", "read", "touched", "health"})
 CONTROL_OPS = CLIENT_OPS | {
     "status", "refresh", "load", "evict", "suspend", "resume", "versions", "publish", "served",
-    "drain", "hot", "shutdown",
+    "drain", "hot", "configure", "shutdown",
 }  # fmt: skip
 
 
