@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CONFIG_DIR, TOKEN_DIR, SECRETS_DIR = "/config", "/token", "/secrets"
+CLAIMS_DIR, LOCAL_SCHEMES = "/pvc", frozenset({"file", "local", "memory", "simplecache"})
 CACHE_DIR, CONFIG = "/cache", "/run/cacheop/config.json"
 PEERS_PORT, CLIENTS_PORT, HTTP_PORT = 7070, 7071, 9090
 FILES = ("dataset.json", "worker.json")
@@ -43,7 +44,11 @@ def config_of(
                 "apiVersion": dataset["apiVersion"],
                 "kind": dataset["kind"],
                 "metadata": {"name": name, "namespace": namespace},
-                "spec": {**dataset["spec"], "suspend": suspended},
+                "spec": {
+                    **dataset["spec"],
+                    "mounts": [_mount(mount) for mount in dataset["spec"]["mounts"]],
+                    "suspend": suspended,
+                },
             },
             "namespace": namespace,
             "name": name,
@@ -65,6 +70,20 @@ def config_of(
             f"what the operator gave the pod is not whole: {error!r}",
             hint="ConfigMap and DaemonSet of the Dataset are the operator's to mend",
         ) from error
+
+
+def _mount(mount: Mapping[str, Any]) -> dict[str, Any]:
+    """A claim is read where the kubelet mounts it; other files of the pod or node are no origin."""
+    point = str(mount["mountPoint"])
+    scheme, _, rest = point.partition("://")
+    if scheme == "pvc":
+        return {**mount, "mountPoint": f"file://{CLAIMS_DIR}/{rest}"}
+    if scheme in LOCAL_SCHEMES or not rest:
+        raise UserError(
+            f"mountPoint {point} is not allowed on Kubernetes",
+            hint="Put the files into a PersistentVolumeClaim and write pvc://CLAIM/PATH",
+        )
+    return dict(mount)
 
 
 def rewrite(config: str | os.PathLike[str], directory: str) -> dict[str, Any]:

@@ -10,6 +10,8 @@ ENV_MOUNT = "CACHEOP_MOUNT"  # a mounted Dataset: the client just opens files be
 ENV_CACHE = "CACHEOP_CACHE"  # a Dataset's cache directory on this machine (client socket in it)
 ENV_ENDPOINT = "CACHEOP_ENDPOINT"  # host:port of a worker
 ENV_TOKEN = "CACHEOP_TOKEN"  # noqa: S105 - the name of the variable that holds it
+ENV_NAMESPACE = "CACHEOP_NAMESPACE"  # of Datasets that a URL names without one
+ENV_IN_CLUSTER = "KUBERNETES_SERVICE_HOST"  # set by the kubelet
 ENV_RUN_DIR = "CACHEOP_RUN_DIR"  # where `cacheop up` notes what runs on this machine
 ENV_SECRET_PREFIX = "CACHEOP_SECRET_"  # noqa: S105 - + NAME_KEY, upper case: a local secret
 

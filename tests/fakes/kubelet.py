@@ -1,6 +1,6 @@
-"""A node of Kubernetes without Kubernetes: the kubelet's side of CSI over real gRPC, the node plugin
-as a real process, and worker pods: real supervisors as uid 65532 in a mount namespace of their own,
-without capabilities, on a read-only root.
+"""A node of Kubernetes without Kubernetes: the kubelet's side of CSI over real gRPC, the node
+plugin as a real process, and worker pods: real supervisors as uid 65532 in a mount namespace of
+their own, without capabilities, on a read-only root.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Kubelet:
                 cwd=REPOSITORY,
                 stderr=log,
             )
-        wait_for(lambda: self.is_ready(), START_SECONDS, self.tail)
+        wait_for(self.is_ready, START_SECONDS, self.tail)
         return time.monotonic() - started
 
     def is_ready(self) -> bool:
@@ -310,11 +310,9 @@ class WorkerPod:
         writable = (self.volume, self.path / "run", self.path / "tmp")
         lines += [f"mount --rbind {path} {path}" for path in writable[1:]]
         lines += ["mount -o remount,bind,ro /"]
-        lines += [
-            "exec setpriv --reuid 65532 --regid 65532 --clear-groups --no-new-privs "
-            "--bounding-set=-all --inh-caps=-all "
-            f"{sys.executable} -P -m cache_worker pod"
-        ]
+        rights = "--clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all"
+        become = f"setpriv --reuid {USER} --regid {USER} {rights}"
+        lines += [f"exec {become} {sys.executable} -P -m cache_worker pod"]
         return "\n".join(lines)
 
     def ask(self, op: str, seconds: float = 10.0, **meta: Any) -> dict[str, Any]:
