@@ -7,7 +7,7 @@ import time
 
 from cache_worker.csi import seen as seen_mounts
 from cache_worker.csi.refusals import NOT_FOUND, Refusal
-from cache_worker.csi.seen import CACHE, FUSE
+from cache_worker.csi.seen import CACHE, FUSE, NATIVE
 from cache_worker.holder import mounting, worker_line
 
 TYPE_CHECKING = False
@@ -56,7 +56,9 @@ def look(path: str, directories: Directories, places: Places) -> Stats:
         deadline = time.monotonic() + STATUS_SECONDS
         status = worker_line.ask(held.place.fd, {"op": "status"}, deadline)
     except OSError as error:
-        return Stats(None, None, trouble or f"only cached data can be read: {error}")
+        if found.kind != NATIVE:  # which needs no worker
+            trouble = trouble or f"only cached data can be read: {error}"
+        return Stats(None, None, trouble)
     total, files = status.get("bytes_total"), status.get("file_count")
     return Stats(_full(total), _full(files), trouble)
 
