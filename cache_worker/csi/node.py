@@ -98,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
     log(f"the node plugin of {options.node} is up, {len(places.all())} Datasets")
     while not ending.is_set() and not registration.refused.is_set():
         upkeep.run()
+        volumes.sweep()
         ending.wait(upkeep.SECONDS)
     registrar.stop(None)
     server.stop(STOP_SECONDS).wait(STOP_SECONDS)

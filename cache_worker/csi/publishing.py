@@ -262,6 +262,11 @@ class Volumes:
                         hint="Unmount it by hand",
                     )
                 self._remove(found)
+            for held in self._places.all():
+                # A mount that nobody held any more may be on its way anew. Who does not answer
+                # has none under way: it is being started.
+                with contextlib.suppress(NotFoundError, WorkerUnavailable):
+                    held.ask({"op": "unpublish", "target": target}, 1.0)
             with contextlib.suppress(OSError):  # files of somebody else stay
                 os.rmdir(target)
 
@@ -287,6 +292,13 @@ class Volumes:
                 held.ask({"op": "unpublish", "target": left[0]})
             with contextlib.suppress(OSError):
                 os.rmdir(left[0])
+
+    def sweep(self) -> None:
+        """Remove shared mounts that no pod shows: a crash came between mount and bind."""
+        for held in self._places.all():
+            with contextlib.suppress(OSError), held.sharing:
+                for mount in held.mounts():
+                    self._remove_unshared(held, str(mount["device"]))
 
     # --- turns ---
 
