@@ -56,6 +56,11 @@ class Configuring:
         if tier is not None:
             space.high, space.low = tier.high, tier.low
 
+    def configure(self, document: dict[str, Any]) -> list[str]:
+        """As `apply`, for a document of the operator's or a user's. Also raises KeyError …"""
+        is_pod = self._worker.settings.follow is not None
+        return self.apply(parse_dataset(pod.document_of(document) if is_pod else document))
+
     def apply(self, dataset: Dataset) -> list[str]:
         """Serve by this spec from now on; the fields that changed. UserError: all is as before."""
         worker = self._worker

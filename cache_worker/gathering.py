@@ -106,9 +106,7 @@ class Gathering:
         return AHEAD * wanted - self._fetched_bytes - self._bytes_running
 
     async def _hear(self, version: Version) -> None:
-        others = [
-            m for m in self._cluster.neighbours() if len(self._todo.get(m.node, ())) < AT_ONCE
-        ]
+        others = [m for m in self._cluster.neighbours() if len(self._todo.get(m.node, ())) < AT_ONCE]
         first = self._turn % len(others) if others else 0
         self._turn += MEMBERS_AT_A_TIME
         asked = (others[first:] + others[:first])[:MEMBERS_AT_A_TIME]

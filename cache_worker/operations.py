@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from cache_worker.hottest import hottest
 from cacheop.api import names
-from cacheop.api.dataset import parse_dataset
 from cacheop.api.errors import NotFoundError, ProtocolError, UserError
 
 if TYPE_CHECKING:
@@ -202,7 +201,7 @@ class WorkerOperations:
 
     async def _configure(self, session: Session, request: Frame) -> Answer:
         del session
-        changed = self._worker.configuring.apply(parse_dataset(request.meta["dataset"]))
+        changed = self._worker.configuring.configure(dict(request.meta["dataset"]))
         return {"changed": changed}, b""
 
     async def _shutdown(self, session: Session, request: Frame) -> Answer:

@@ -38,18 +38,8 @@ def config_of(
         if redis:
             password = f"{environment.get('CACHEOP_TOKEN_DIR') or TOKEN_DIR}/redis"
             members = {"redis": {**redis, "password_file": password}}
-        suspended = bool(worker.get("suspend")) or bool(dataset["spec"].get("suspend"))
         return {
-            "dataset": {
-                "apiVersion": dataset["apiVersion"],
-                "kind": dataset["kind"],
-                "metadata": {"name": name, "namespace": namespace},
-                "spec": {
-                    **dataset["spec"],
-                    "mounts": [_mount(mount) for mount in dataset["spec"]["mounts"]],
-                    "suspend": suspended,
-                },
-            },
+            "dataset": document_of(dataset, suspended=bool(worker.get("suspend"))),
             "namespace": namespace,
             "name": name,
             "uid": metadata["uid"],
@@ -70,6 +60,21 @@ def config_of(
             f"what the operator gave the pod is not whole: {error!r}",
             hint="ConfigMap and DaemonSet of the Dataset are the operator's to mend",
         ) from error
+
+
+def document_of(dataset: Mapping[str, Any], *, suspended: bool = False) -> dict[str, Any]:
+    """The Dataset as its worker in a pod reads it; pure. Raises UserError, KeyError, TypeError."""
+    spec, metadata = dataset["spec"], dataset["metadata"]
+    return {
+        "apiVersion": dataset["apiVersion"],
+        "kind": dataset["kind"],
+        "metadata": {"name": metadata["name"], "namespace": metadata["namespace"]},
+        "spec": {
+            **spec,
+            "mounts": [_mount(mount) for mount in spec["mounts"]],
+            "suspend": suspended or bool(spec.get("suspend")),
+        },
+    }
 
 
 def _mount(mount: Mapping[str, Any]) -> dict[str, Any]:

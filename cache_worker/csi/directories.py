@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 
 from cache_worker.csi.refusals import INTERNAL, Refusal
 from cache_worker.csi.wishes import is_label
@@ -79,7 +80,11 @@ class Directories:
 
     def of(self, namespace: str, name: str) -> list[Directory]:
         """Those of that Dataset, and of others that had its name."""
-        return [d for d in self.all() if (d.namespace, d.name) == (namespace, name)]
+        return [
+            Directory(cache_dir, namespace, name, uid)
+            for cache_dir, root in self.roots.items()
+            for uid in _labels(root, f"{namespace}/{name}")
+        ]
 
     def all(self) -> list[Directory]:
         """Every one on this node."""
@@ -91,13 +96,14 @@ class Directories:
             for uid in _labels(root, f"{namespace}/{name}")
         ]
 
-    def generation(self, directory: Directory) -> int:
-        """The generation of the list of Datasets that was known when it was made."""
+    def made(self, directory: Directory) -> tuple[int, float]:
+        """(generation of the list of Datasets that was known when it was made, seconds ago)."""
         try:
             with open(f"{directory.path}{_GENERATION}", encoding="ascii") as file:
-                return int(file.read())
+                age_seconds = time.time() - os.fstat(file.fileno()).st_mtime
+                return int(file.read()), age_seconds
         except (OSError, ValueError):
-            return 0
+            return 0, 0.0
 
     def remove(self, directory: Directory) -> None:
         """Delete it with all it holds; what a crash left of that goes with the next sweep."""

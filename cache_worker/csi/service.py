@@ -126,8 +126,9 @@ class Node:
             raise invalid("the call has no volume_id")
         if not request.target_path:
             raise invalid("the call has no target_path")
-        self._volumes.unpublish(publishing.resolve(request.target_path, self._kubelet_dir))
-        self._waited.pop(request.target_path, None)
+        target = publishing.resolve(request.target_path, self._kubelet_dir)
+        self._volumes.unpublish(target)
+        self._waited.pop(target, None)
         return csi.NodeUnpublishVolumeResponse()
 
     def NodeGetVolumeStats(  # noqa: N802

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 
 from cache_worker.csi import budget
 from cache_worker.csi import seen as seen_mounts
@@ -19,8 +18,9 @@ if TYPE_CHECKING:
     from cache_worker.csi.directories import Directories, Directory
     from cache_worker.csi.places import HeldPlace, Places
 
-GRACE_SECONDS = 600.0
-"""A directory younger than that stays: the list that we see may be older than it is."""
+GRACE_SECONDS = 120.0
+"""A directory younger than that stays: the list that we see may be older than it is, by what the
+kubelet takes to project one (60 to 90 s)."""
 LISTS_MAX_BYTES = 8 << 20
 
 
@@ -61,18 +61,15 @@ class Upkeep:
             return
         self.generation, uids = listed
         for directory in self._directories.all():
-            if directory.uid in uids or self._directories.generation(directory) >= self.generation:
+            known, age_seconds = self._directories.made(directory)
+            if directory.uid in uids or known >= self.generation:
                 continue
-            if self._is_young(directory) or self._is_mounted(directory):
+            if age_seconds < self._grace_seconds or self._is_mounted(directory):
                 continue
             held = self._places.hold(directory)
             self._places.forget(held)
             self._log(f"the Dataset of {directory.path} is gone: removed")
             self._directories.remove(directory)
-
-    def _is_young(self, directory: Directory) -> bool:
-        age_seconds = time.time() - os.lstat(directory.path).st_ctime
-        return age_seconds < self._grace_seconds
 
     def _is_mounted(self, directory: Directory) -> bool:
         mounts = mounting.read_mounts()
