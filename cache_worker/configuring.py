@@ -57,7 +57,7 @@ class Configuring:
             space.high, space.low = tier.high, tier.low
 
     def configure(self, document: dict[str, Any]) -> list[str]:
-        """As `apply`, for a document of the operator's or a user's. Also raises KeyError …"""
+        """As `apply`, for a document of the operator's or a user's; raises KeyError besides."""
         is_pod = self._worker.settings.follow is not None
         return self.apply(parse_dataset(pod.document_of(document) if is_pod else document))
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cacheop.worker")
 
+RETRY_SECONDS = 5.0
+
 
 class Schedule:
     """Runs on the worker's loop."""
@@ -42,6 +44,8 @@ class Schedule:
                 await self._refresh_if_ours()
                 continue
             interval = worker.settings.dataset.spec.refresh.interval_seconds
+            if worker.versions.current() is None:  # the first listing failed: it may be mended
+                interval = min(interval or RETRY_SECONDS, RETRY_SECONDS)
             try:
                 await asyncio.wait_for(self._changed.wait(), interval)
             except TimeoutError:

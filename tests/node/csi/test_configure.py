@@ -74,8 +74,7 @@ def test_a_mended_secret_needs_no_restart(kubelet, stored):
     ]
     mounts = [{**mount, "options": options, "encryptOptions": references}]
     wrong = {**secret, "secret": "wrong"}
-    spec = {"refresh": {"interval": "2s"}}
-    worker = kubelet.worker("imagenet", mounts, secrets={"s3": wrong}, spec=spec)
+    worker = kubelet.worker("imagenet", mounts, secrets={"s3": wrong})
     code, words = kubelet.refusal("reader", {"dataset": "imagenet"})
     assert code in {"UNAVAILABLE", "FAILED_PRECONDITION"}
     assert "imagenet" in words
