@@ -126,14 +126,10 @@ class Volumes:
     def _bind_shared(self, held: HeldPlace, version: str, target: str) -> None:
         base = self._base(held, version)
         with held.sharing:
-            held.ask(
-                {
-                    "op": "publish",
-                    "target": base,
-                    "mode": mount_modes.ZERO_OPEN,
-                    "version": version,
-                }
-            )
+            wanted = {"target": base, "mode": mount_modes.ZERO_OPEN, "version": version}
+            held.ask({"op": "publish", **wanted})
+            if not any(mount["target"] == base and mount["held"] for mount in held.mounts()):
+                raise WorkerUnavailable(f"the mount of {version} waits for its supervisor")
             mounting.prepare(target, held.place.path)
             # O_PATH and a clone ask the file system nothing, so a dead server hangs nobody here.
             fd = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
