@@ -38,6 +38,8 @@ class HeldPlace:
         self.place = Place(directory.path)
         self.sharing = threading.Lock()
         """Held while a mount that pods share is made, bound into one, or looked at as the last."""
+        self.share_bytes = 0
+        """What its worker was told that it may keep."""
         self._log = log
         self._server: Server | None = None
         self._ending = False

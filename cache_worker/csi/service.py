@@ -15,6 +15,7 @@ from cache_worker.csi import publishing, volume_stats, wishes
 from cache_worker.csi import registration_pb2 as registration
 from cache_worker.csi.publishing import Patience
 from cache_worker.csi.refusals import INTERNAL, NOT_FOUND, code_of, invalid
+from cache_worker.holder import mounting
 from cacheop.api.errors import CacheopError
 
 TYPE_CHECKING = False
@@ -139,7 +140,7 @@ class Node:
             raise invalid("the call has no volume_id")
         if not request.volume_path:
             raise invalid("the call has no volume_path")
-        path = publishing.resolve(request.volume_path, self._kubelet_dir)
+        path = mounting.resolve(request.volume_path)  # anywhere: what is not ours is not found
         found = volume_stats.look(path, self._directories, self._places)
         unit = csi.VolumeUsage
         usage = [*_usage(found.bytes, unit.BYTES), *_usage(found.inodes, unit.INODES)]

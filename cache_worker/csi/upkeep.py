@@ -44,7 +44,6 @@ class Upkeep:
         """File, or directory of files, that the operator's ConfigMap is."""
         self._log = log
         self._grace_seconds = grace_seconds
-        self._budgets: dict[str, int] = {}
         self._directories.sweep()
 
     def run(self) -> None:
@@ -83,9 +82,9 @@ class Upkeep:
             found = os.statvfs(fd)
             share = budget.share_bytes(found.f_blocks * found.f_frsize, len(here))
             for one in here:
-                if self._budgets.get(one.directory.path) != share:
+                if one.share_bytes != share:
                     write_budget(one, share)
-                    self._budgets[one.directory.path] = share
+                    one.share_bytes = share
 
 
 def read_lists(path: str) -> tuple[int, frozenset[str]] | None:
