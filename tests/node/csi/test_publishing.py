@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from cache_worker.csi import csi_pb2 as csi
+from cacheop.api.errors import CredentialError
+from cacheop.api.tokens import client_token
+from cacheop.client.filesystem import CacheopFileSystem
 from tests.fakes.kubelet import REPOSITORY, wait_for
 from tests.node.csi.conftest import checksums
 
@@ -99,8 +105,6 @@ def test_a_client_reads_by_socket_and_view_and_cannot_do_more(kubelet, stored):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    import json
-
     assert json.loads(done.stdout) == data.checksums
     for path in ("new", "data/new", "client/new"):
         with pytest.raises(OSError, match="Read-only"):
@@ -108,6 +112,24 @@ def test_a_client_reads_by_socket_and_view_and_cannot_do_more(kubelet, stored):
     assert kubelet.publish("trainer", attributes) == view
     kubelet.unpublish("trainer")
     assert not view.exists()
+
+
+def test_a_pod_without_a_volume_reads_through_the_services(kubelet, stored):
+    """By addresses here, as there is no DNS: nobody at the first, which is the node's own."""
+    data = stored()
+    worker = kubelet.worker("imagenet", data.mounts)
+    worker.wait_ready()
+    token = client_token((worker.path / "token/control").read_text())
+    endpoint = f"127.0.0.1:9,{worker.ip}:7071"
+    files = CacheopFileSystem(endpoint=endpoint, token=token, skip_instance_cache=True)
+    found = {
+        path.split("/", 1)[1]: hashlib.sha256(files.cat_file(path)).hexdigest()
+        for path in files.find("imagenet.vision")
+    }
+    assert found == data.checksums
+    other = CacheopFileSystem(endpoint=endpoint, token="0" * 64, skip_instance_cache=True)
+    with pytest.raises(CredentialError, match="wrong token"):
+        other.cat_file("imagenet.vision/train/a.bin")
 
 
 def test_no_worker_yet_is_said_in_words(kubelet):
@@ -128,8 +150,6 @@ def test_a_pod_that_waits_is_mounted_soon_after_the_worker_is_ready(kubelet, sto
 
 
 def test_unpublish_ends_a_publish_that_waits(kubelet):
-    import threading
-
     kubelet.refusal("early", {"dataset": "imagenet"})
     found = []
     thread = threading.Thread(
