@@ -9,6 +9,9 @@ import sys
 VERBS = {
     "run": "cache_worker.launcher",
     "hold": "cache_worker.holder.server",
+    "pod": "cache_worker.pod",
+    "node": "cache_worker.csi.node",
+    "node-ready": "cache_worker.csi.ready",
     "supervise": "cache_worker.supervisor",
     "work": "cache_worker.worker",
     "mount": "cache_worker.mounts.server",

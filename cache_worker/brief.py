@@ -11,7 +11,13 @@ class Brief:
     """What CONFIG says about processes."""
 
     def __init__(
-        self, root: str, targets: list[str], mount_processes: int, *, redis_admin: bool = False
+        self,
+        root: str,
+        targets: list[str],
+        mount_processes: int,
+        *,
+        redis_admin: bool = False,
+        has_holder: bool = False,
     ) -> None:
         self.root = root
         """The Dataset's cache directory."""
@@ -19,6 +25,8 @@ class Brief:
         """Where it is to be mounted."""
         self.mount_processes = mount_processes
         """For each mount; 0 = as many as the mode and this machine ask for."""
+        self.has_holder = has_holder or bool(targets)
+        """Whether somebody holds mounts: the launcher's holder, or the node plugin."""
         self.redis_admin = redis_admin
         """Whether it is for us to keep the Dataset's user in its Redis."""
 
@@ -34,6 +42,7 @@ def read(config: str) -> Brief:
             targets,
             int(raw.get("mount_processes") or 0),
             redis_admin=bool(raw.get("redis_admin")),
+            has_holder=bool(raw.get("holder")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

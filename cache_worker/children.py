@@ -6,6 +6,7 @@ A child is started by fork and exec with the fds it inherits, gets a signal when
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import select
@@ -149,6 +150,7 @@ class Children:
 
     def reap(self) -> list[tuple[Child, int]]:
         """Who died, with the exit code (-n: by signal n). They are due again unless dropped."""
+        self._bury_orphans()
         found = []
         for child in list(self._all):
             if not child.pid or not (status := os.waitpid(child.pid, os.WNOHANG))[0]:
@@ -160,6 +162,16 @@ class Children:
             else:
                 self._all.remove(child)
         return found
+
+    def _bury_orphans(self) -> None:
+        """As process 1 of a container we inherit the children of children that died."""
+        if os.getpid() != 1:
+            return
+        ours = {child.pid for child in self._all}
+        which = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        with contextlib.suppress(ChildProcessError):
+            while (dead := os.waitid(os.P_ALL, 0, which)) and dead.si_pid not in ours:
+                os.waitpid(dead.si_pid, os.WNOHANG)
 
     def revive(self, child: Child) -> None:
         """Start `child` now if it is dead, also one that is not due yet."""

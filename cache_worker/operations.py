@@ -215,6 +215,11 @@ class WorkerOperations:
         with version.used():
             return {"files": await hottest(self._worker.store, version, count)}, b""
 
+    async def _configure(self, session: Session, request: Frame) -> Answer:
+        del session
+        changed = self._worker.configuring.configure(dict(request.meta["dataset"]))
+        return {"changed": changed}, b""
+
     async def _shutdown(self, session: Session, request: Frame) -> Answer:
         del session, request
         asyncio.get_running_loop().call_later(0.05, self._worker.stop)

@@ -55,6 +55,11 @@ class Reading:
         self._names = count(1)
         self._streams: dict[tuple[Hashable, str], _Stream] = {}
 
+    def use(self, policy: Policy) -> None:
+        """Tell another one; what the one before has learnt is lost."""
+        self._policy = policy
+        self._streams.clear()
+
     def read(
         self,
         connection: Hashable,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cache_worker.members import settings as members
-from cacheop.api.dataset import parse_dataset
+from cacheop.api.dataset import parse_dataset, to_document
 from cacheop.api.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,9 +26,12 @@ class MountTarget:
     """Empty = the Dataset's, else the current one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settings:
-    """What `cacheop up` (or the operator) decided for one Dataset on one node."""
+    """What `cacheop up` (or the operator) decided for one Dataset on one node.
+
+    Nothing of it changes but `dataset`, which `configure` replaces: look there, keep no part of it.
+    """
 
     path: Path
     """CONFIG itself."""
@@ -48,8 +51,20 @@ class Settings:
     mounts: tuple[MountTarget, ...] = field(default=())
     mount_processes: int = 0
     """How many processes serve a mount; 0 = as many as its mode and this machine ask for."""
+    follow: str | None = None
+    """Directory of the ConfigMap that CONFIG was made of; None = not on Kubernetes."""
     cluster: members.Cluster = field(default=members.Cluster())
     """Fields zone, peers, members and redis_admin: see cache_worker/members/settings.py."""
+
+    def replace_dataset(self, dataset: Dataset) -> None:
+        """Serve by another spec; in CONFIG too, for the children and for who comes after us."""
+        self.dataset = dataset
+        raw = json.loads(self.path.read_text())
+        raw["dataset"] = to_document(dataset)
+        new = self.path.with_suffix(".new")
+        new.touch(mode=0o600)
+        new.write_text(json.dumps(raw))
+        new.replace(self.path)
 
 
 def load(path: str | Path) -> Settings:
@@ -73,6 +88,7 @@ def load(path: str | Path) -> Settings:
                 for m in raw.get("mounts", [])
             ),
             mount_processes=int(raw.get("mount_processes") or 0),
+            follow=raw.get("follow"),
             cluster=members.parse(raw, raw["node"]),
         )
     except (OSError, ValueError, KeyError) as error:

@@ -62,10 +62,15 @@ class Store:
         for version in versions.all():
             self.table.use_slots(version.slots_end())
         space.used_bytes = self.table.cached_bytes(0, self.table.used_slots)
+        self.use(policy)
+        self.look_at_disk()
+
+    def use(self, policy: Policy) -> None:
+        """Let this policy choose from now on."""
+        self.policy = self.victims.policy = policy
         if policy.remembers_order:
             for slot in self.table.by_last_use():
                 policy.kept(slot)
-        self.look_at_disk()
 
     def close(self, *, clean: bool) -> None:
         """No fill may be under way."""

@@ -109,7 +109,7 @@ class Supervisor:
     def _watch(self) -> int:
         while True:
             wait_seconds = self._children.start_due()
-            if self._brief.targets and self._line is None:
+            if self._brief.has_holder and self._line is None:
                 wait_seconds = min(wait_seconds, self._connect())
             line = self._line
             ready = self._signals.wait(wait_seconds, *([line.fileno()] if line else []))

@@ -40,7 +40,8 @@ class Victims(Held):
 
     def __init__(self, versions: Versions, table: TableFile, policy: Policy) -> None:
         self.pins = Pins(versions)
-        self._versions, self._table, self._policy = versions, table, policy
+        self.policy = policy
+        self._versions, self._table = versions, table
         self._random = random.Random()
         self._only_copies = False
         self.owned: Callable[[Version, int], frozenset[int]] | None = None
@@ -61,7 +62,7 @@ class Victims(Held):
         stale = self._stale(need_bytes)
         if stale:
             return stale
-        return self._policy.victims(self, need_bytes, newcomer)
+        return self.policy.victims(self, need_bytes, newcomer)
 
     def goes_with(self, slot: int) -> tuple[File, list[int]] | None:
         """(the file, its chunks that must go with the one at `slot`); None if nobody knows it.

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from cache_worker import report, settings
 from cache_worker.cache import Cache
+from cache_worker.changes import policy_name
 from cache_worker.cluster.clustered import Clustered
+from cache_worker.configuring import Configuring
 from cache_worker.control import Server
 from cache_worker.disk import Disk, require_writable
 from cache_worker.eviction import POLICIES
@@ -31,7 +33,8 @@ from cache_worker.operations import WorkerOperations
 from cache_worker.origins import open_origin
 from cache_worker.publishing import Publishing
 from cache_worker.reading import Reading
-from cache_worker.space import DEFAULT_QUOTA_SHARE, Space
+from cache_worker.schedule import Schedule
+from cache_worker.space import Space
 from cache_worker.store import Store
 from cache_worker.upkeep import Upkeep
 from cache_worker.versions import Versions
@@ -63,29 +66,16 @@ READABLE_UMASK = 0o022
 """Readers of any user open the files themselves, whatever umask we were started with."""
 
 
-def space_for(config: settings.Settings, disk_bytes: int) -> Space:
-    """The account of the Dataset's tier, from its spec. UserError for tiers not built yet."""
-    tiers = config.dataset.spec.cache.tiers
-    if len(tiers) > 1 or (tiers and tiers[0].medium != "Disk"):
-        raise UserError(
-            "spec.cache.tiers: this version keeps one tier with `medium: Disk`",
-            hint="For memory, put the cache directory on a tmpfs: `cacheop up --cache /dev/shm/…`",
-        )
-    if not tiers:
-        return Space(int(disk_bytes * DEFAULT_QUOTA_SHARE))
-    quota = tiers[0].quota_bytes or int(disk_bytes * DEFAULT_QUOTA_SHARE)
-    return Space(quota, high=tiers[0].high, low=tiers[0].low)
-
-
 class Worker:
     """Everything of one running worker. Build it on the loop that runs it."""
 
     def __init__(self, config: settings.Settings, disk: Disk) -> None:
         self.settings = config
         require_writable(config.root)
-        space = space_for(config, disk.space("WORKER:SPACE", str(config.root))[1])
-        spec = config.dataset.spec
-        policy = "NoEvict" if spec.cache.pin else spec.cache.eviction.policy
+        self.configuring = Configuring(self, disk.space("WORKER:SPACE", str(config.root))[1])
+        space = Space(0)
+        self.configuring.fit(space)
+        policy = policy_name(config.dataset.spec)
         if policy not in POLICIES:
             raise UserError(f"spec.cache.eviction.policy {policy} is not in this version")
         self._pool = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="store")
@@ -95,12 +85,13 @@ class Worker:
         self.reading = Reading(self.store.policy)
         self.cache = Cache(self.store, self._origin)
         self.cache.reading = self.reading
-        self.cache.suspended = spec.suspend or self.versions.state.suspended
+        self.cache.suspended = config.dataset.spec.suspend or self.versions.state.suspended
         self.indexing = Indexing(config, self.store, self.cache)
         self.indexing.choose_version()
         self.clustered = (
             Clustered(config, self.cache, self.indexing) if config.cluster.peers else None
         )
+        self.schedule = Schedule(self)
         self.mounts = Mounts(config.root)
         self._upkeep = Upkeep(self.store, self.indexing)
         self.publishing = Publishing(
@@ -122,10 +113,10 @@ class Worker:
             log.warning("version %s cannot be opened and is dropped", name)
         if self.clustered is not None:
             for work in self.clustered.tasks():
-                self._spawn(work)
-        self._spawn(self._index())
-        for work in self._upkeep.tasks():
-            self._spawn(work)
+                self.spawn(work)
+        self.spawn(self.schedule.run())
+        for work in (*self._upkeep.tasks(), *self.configuring.tasks()):
+            self.spawn(work)
         log.info("worker of %s/%s is up", self.settings.namespace, self.settings.name)
         await self._stopping.wait()
         await asyncio.wait_for(self._close(), STOP_SECONDS)
@@ -154,7 +145,8 @@ class Worker:
             with _listening(config.http) as (host, port):
                 self._addresses["http"] = await self._http.listen(host, port)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` in the background, until it ends or we do."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -183,40 +175,6 @@ class Worker:
         self.versions.save()
         self._pool.shutdown()
         self.store.close(clean=True)
-
-    # -- background -------------------------------------------------------------------------------
-
-    async def _index(self) -> None:
-        """The first version, then (with spec.refresh.interval) new ones, and spec.preload."""
-        spec = self.settings.dataset.spec
-        if self.clustered is not None:
-            await self.clustered.following.has_version()
-        elif self.versions.current() is None and not self.cache.suspended:
-            await self._refresh()
-        if spec.preload:
-            self._spawn(self._preload([target.path for target in spec.preload]))
-        interval = spec.refresh.interval_seconds
-        while interval:
-            await asyncio.sleep(interval)
-            lists = self.clustered is None or self.clustered.cluster.lists()
-            if lists and not self.cache.suspended:
-                await self._refresh()
-
-    async def _refresh(self) -> None:
-        try:
-            await self.refresh()
-        except CacheopError as error:
-            log.error("indexing failed: %s", error)  # noqa: TRY400 - the message says it all
-
-    async def _preload(self, paths: list[str]) -> None:
-        version = self.versions.current()
-        if version is None:
-            return
-        found = [version.index.resolve(path) for path in paths]
-        rows = [level for row in found if row is not None for level in version.index.subtree(row)]
-        with version.used():
-            result = await self.load(version, rows, replicas=1).run()
-        log.info("preload: %s", result)
 
     # -- what others ask --------------------------------------------------------------------------
 
@@ -253,6 +211,12 @@ class Worker:
                     return found
             raise UserError(f"{mount_point} is not among spec.mounts any more")
         return found
+
+    def reopen_origins(self) -> None:
+        """Mounts or their options changed: the next read opens its origin anew."""
+        before, self._origins = self._origins, {}
+        for origin in before.values():
+            self.spawn(origin.close())
 
     def suspend(self, suspended: bool) -> None:
         """Stop (or allow) all origin reads; cached reads go on. Survives a restart."""

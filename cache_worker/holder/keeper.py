@@ -77,6 +77,13 @@ class Keeper:
         """The mount at `target` (resolved)."""
         return next((h for h in self.held.values() if h.mount.target == target), None)
 
+    def close(self) -> None:
+        """Let go of every fd, of no mount."""
+        for held in self.held.values():
+            if held.kept is not None:
+                held.kept.close()
+        self.held.clear()
+
     # --- the supervisor ---
 
     def hold(self, connection: Connection) -> None:

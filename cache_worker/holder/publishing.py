@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import stat
 import threading
 import time
 
-from cache_worker.holder import kept, mountinfo, mounting, native, records, syscalls
-from cacheop.api import mount_modes, names
+from cache_worker.holder import kept, mountinfo, mounting, native, records, worker_line
+from cacheop.api import mount_modes
 from cacheop.api.errors import (
     CacheopError,
     NotFoundError,
@@ -21,7 +20,6 @@ from cacheop.api.errors import (
     StoreError,
     UserError,
     WorkerUnavailable,
-    from_wire,
 )
 
 TYPE_CHECKING = False
@@ -45,6 +43,10 @@ class Place:
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.owner = os.fstat(self.fd).st_uid
 
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self.fd)
+
     def memory_name(self, mount_id: str) -> str:
         """Tells this Dataset's shared memory from another's."""
         found = os.fstat(self.fd)
@@ -54,7 +56,15 @@ class Place:
 class Answer:
     """What the worker says of the version to publish."""
 
-    __slots__ = ("complete", "grace_seconds", "mode", "rows", "total_bytes", "version")
+    __slots__ = (
+        "cached_percentage",
+        "complete",
+        "grace_seconds",
+        "mode",
+        "rows",
+        "total_bytes",
+        "version",
+    )
 
     def __init__(self, meta: dict[str, object]) -> None:
         version, rows, total_bytes = meta.get("version"), meta.get("rows"), meta.get("bytes")
@@ -74,6 +84,8 @@ class Answer:
         self.rows = rows
         self.total_bytes = total_bytes
         self.complete = meta.get("complete") is True
+        percentage = meta.get("cached_percentage")
+        self.cached_percentage = float(percentage) if isinstance(percentage, int | float) else 0.0
         self.grace_seconds = float(grace_seconds)
         self.mode = mode
 
@@ -148,7 +160,7 @@ class Publication:
     def _attempt(self) -> tuple[Mount, Kept]:
         answer = self._ask(self.version)
         wish = self.mode or answer.mode
-        mode, why = mount_modes.choose(wish, self._facts(answer))
+        mode, why = mount_modes.choose(wish, facts(self._place, answer))
         mounting.prepare(self.target, self._place.path)
         if mode == mount_modes.NATIVE:
             locked = native.lock(self._place.fd, answer.version)
@@ -162,7 +174,7 @@ class Publication:
                 os.close(locked)
                 raise
             os.close(locked)
-            mode, why = mount_modes.choose(wish, self._facts(answer))
+            mode, why = mount_modes.choose(wish, facts(self._place, answer))
         if self.cancelled:
             raise WorkerUnavailable("not wanted any more")
         return self._attach(answer, mode, why)
@@ -192,62 +204,39 @@ class Publication:
             grace_seconds=answer.grace_seconds,
         )
 
-    def _facts(self, answer: Answer) -> mount_modes.Facts:
-        store = mountinfo.holding(mounting.read_mounts(), self._place.path)
-        with open("/proc/meminfo", encoding="ascii") as file:
-            available_bytes = mount_modes.available_bytes(file.read())
-        return mount_modes.Facts(
-            complete=answer.complete,
-            total_bytes=answer.total_bytes,
-            rows=answer.rows,
-            available_bytes=available_bytes,
-            file_system=store[0].kind if store is not None else "",
-            kernel=mount_modes.kernel_version(os.uname().release),
-        )
-
     def _ask(self, version: str) -> Answer:
         """The worker's `publish`, which waits until there is such a version."""
-        from cacheop.api import wire  # it costs a megabyte, which an idle holder need not have
+        return ask_version(self._place, version, self._deadline, self._take_line)
 
-        request = wire.Frame(wire.REQUEST, 1, {"op": "publish", "version": version})
-        with socket.socket(socket.AF_UNIX) as line:
-            _connect(line, self._place.fd)
-            self._line = line
-            if self._deadline != float("inf"):
-                line.settimeout(max(0.1, self._deadline - time.monotonic()))
-            try:
-                line.sendall(wire.encode(request))
-                decoder = wire.Decoder()
-                while data := line.recv(65536):
-                    for frame in decoder.feed(data):
-                        if frame.kind == wire.ERROR:
-                            raise from_wire(frame.meta)
-                        if frame.kind == wire.RESPONSE:
-                            return Answer(frame.meta)
-            except TimeoutError as error:
-                raise WorkerUnavailable("the worker did not answer in time") from error
-            finally:
-                self._line = None
-        raise WorkerUnavailable("the worker ended before it answered")
+    def _take_line(self, line: socket.socket | None) -> None:
+        self._line = line
 
 
-def _connect(line: socket.socket, root: int) -> None:
-    """Connect through the socket itself, whatever its path leads to a moment later."""
-    try:
-        found = syscalls.openat2(root, names.WORKER_SOCKET, os.O_PATH | os.O_NOFOLLOW)
-        try:
-            if not stat.S_ISSOCK(os.fstat(found).st_mode):
-                raise WorkerUnavailable(f"{names.WORKER_SOCKET} is no socket")
-            line.connect(f"/proc/self/fd/{found}")
-        finally:
-            os.close(found)
-    except CacheopError:
-        raise
-    except OSError as error:
-        raise WorkerUnavailable(
-            f"the worker does not answer at {names.WORKER_SOCKET}: {error.strerror}",
-            hint="It is started by the supervisor; its log says more",
-        ) from error
+def ask_version(
+    place: Place,
+    version: str,
+    deadline: float,
+    line: Callable[[socket.socket | None], None] = lambda _: None,
+) -> Answer:
+    """The worker's `publish`; see worker_line.ask."""
+    return Answer(
+        worker_line.ask(place.fd, {"op": "publish", "version": version}, deadline, line=line)
+    )
+
+
+def facts(place: Place, answer: Answer) -> mount_modes.Facts:
+    """What the mode of a mount depends on."""
+    store = mountinfo.holding(mounting.read_mounts(), place.path)
+    with open("/proc/meminfo", encoding="ascii") as file:
+        available_bytes = mount_modes.available_bytes(file.read())
+    return mount_modes.Facts(
+        complete=answer.complete,
+        total_bytes=answer.total_bytes,
+        rows=answer.rows,
+        available_bytes=available_bytes,
+        file_system=store[0].kind if store is not None else "",
+        kernel=mount_modes.kernel_version(os.uname().release),
+    )
 
 
 def _named(error: OSError, target: str) -> CacheopError:

@@ -1,7 +1,8 @@
-"""The holder's process: `python -m cache_worker hold CONFIG`, as root.
+"""The holder of one Dataset. `python -m cache_worker hold CONFIG`, as root, is a process with one;
+the node plugin (cache_worker/csi/) has one in a thread for each Dataset of the node.
 
-One thread polls and never waits; a mount that is on its way has a thread of its own. It ends on
-SIGTERM and may be killed at any time: the mounts stay, their fds are the supervisor's too.
+One thread polls and never waits; a mount that is on its way has a thread of its own. It may be
+killed at any time: the mounts stay, their fds are the supervisor's too.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import socket
 import sys
 import time
 
-from cache_worker.holder import messages, mountinfo, mounting, records
+from cache_worker.holder import messages, mountinfo, mounting, records, syscalls
 from cache_worker.holder.commands import Commands
 from cache_worker.holder.connection import Connection
 from cache_worker.holder.keeper import Keeper
@@ -25,6 +26,10 @@ from cache_worker.holder.wanted import Wanted, read_wanted
 from cacheop.api import names
 from cacheop.api.errors import CacheopError, ProtocolError, StoreError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 LOCK_SECONDS = 10.0
 WAIT_SECONDS = 0.05
 PACKETS_AT_ONCE = 64  # of one connection, before others have their turn
@@ -32,27 +37,32 @@ BACKLOG = 128
 
 
 class Server:
-    """The poll loop."""
+    """The poll loop. `serve` is one thread's; `stop` and `connect` may be called from any."""
 
-    def __init__(self, place: Place, directory: int, wanted: list[Wanted]) -> None:
+    def __init__(self, place: Place, wanted: list[Wanted], report: Callable[[str], None]) -> None:
+        """Raises StoreError while another holder keeps the mounts of `place`, OSError."""
         self._place = place
+        self._report = report
+        self._directory = records.open_directory(place.fd)
+        try:
+            lock(self._directory)
+        except StoreError:
+            os.close(self._directory)
+            raise
         self._poll = select.poll()
         self._connections: dict[int, Connection] = {}
+        self._arriving: list[socket.socket] = []
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._ending = False
-        self._keeper = Keeper(place, directory, report, self._drop)
+        self._keeper = Keeper(place, self._directory, report, self._drop)
         self._lanes = Lanes(self._keeper, self._drop)
         self._commands = Commands(self._keeper, self._lanes, wanted, self._wake_up, report)
 
-    def run(self) -> None:
-        """Until SIGTERM or SIGINT. Raises UserError: CONFIG's mounts cannot be made."""
-        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._end)
+    def serve(self) -> None:
+        """Until `stop`; mounts that are there stay. Raises UserError: CONFIG's cannot be made."""
         self._keeper.recall()
         self._commands.begin()
-        listener = listen(self._place)
-        with open(mountinfo.PATH, "rb") as mounts:
+        with listen(self._place) as listener, open(mountinfo.PATH, "rb") as mounts:
             self._poll.register(mounts, select.POLLPRI)  # tells that something was (un)mounted
             self._poll.register(self._woken, select.POLLIN)
             self._poll.register(listener, select.POLLIN)
@@ -61,28 +71,56 @@ class Server:
                     if fd == listener.fileno():
                         self._accept(listener)
                     elif fd == self._woken:
-                        with contextlib.suppress(BlockingIOError):
-                            os.read(self._woken, 4096)
-                        self._commands.finish()
+                        self._look_around()
                     elif fd == mounts.fileno():
                         self._commands.look()
                     elif fd in self._connections:
                         self._serve(self._connections[fd], event)
         self._commands.end()
 
-    def _end(self, _number: int, _frame: object) -> None:
+    def stop(self) -> None:
+        """End `serve`."""
         self._ending = True
+        self._wake_up()
+
+    def connect(self) -> socket.socket:
+        """A line of this process to the loop, as good as one of root's to holder.sock."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._arriving.append(ours)
+        self._wake_up()
+        return theirs
+
+    def close(self) -> None:
+        """After `serve`: let go of all fds; the supervisor has those of the mounts."""
+        for connection in list(self._connections.values()):
+            self._drop(connection)
+        for sock in self._arriving:
+            sock.close()
+        self._keeper.close()
+        for fd in (self._directory, self._woken, self._wake):
+            os.close(fd)
 
     def _wake_up(self) -> None:
-        """From another thread."""
+        """From another thread, or in a signal handler."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b"\0")
+
+    def _look_around(self) -> None:
+        """Somebody woke us up: a publication ended, or somebody connects."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._woken, 4096)
+        self._commands.finish()
+        while self._arriving:
+            self._welcome(self._arriving.pop(0))
 
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
         except OSError:
             return  # it left already
+        self._welcome(sock)
+
+    def _welcome(self, sock: socket.socket) -> None:
         connection = Connection(sock)
         if connection.uid not in (0, self._place.owner):
             connection.close()
@@ -108,7 +146,7 @@ class Server:
         except BlockingIOError:
             pass
         except ProtocolError as error:
-            report(f"a connection is closed: {error}")
+            self._report(f"a connection is closed: {error}")
             self._drop(connection)
         except OSError:
             self._drop(connection)
@@ -159,16 +197,10 @@ def listen(place: Place) -> socket.socket:
         os.unlink(names.HOLDER_SOCKET, dir_fd=place.fd)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.setblocking(False)
-    before = os.umask(0o177)
+    os.fchmod(listener.fileno(), 0o600)  # what bind makes has this mode
     # As the owner from the beginning: a chown could be led astray. bind follows no symlink.
-    os.setegid(os.fstat(place.fd).st_gid)
-    os.seteuid(place.owner)
-    try:
+    with syscalls.as_user(place.owner, os.fstat(place.fd).st_gid):
         listener.bind(f"/proc/self/fd/{place.fd}/{names.HOLDER_SOCKET}")
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
-        os.umask(before)
     listener.listen(BACKLOG)
     return listener
 
@@ -216,10 +248,10 @@ def main(arguments: list[str]) -> int:
     try:
         root, wanted = read_wanted(arguments[0])
         mounting.check_possible()
-        place = open_place(root)
-        directory = records.open_directory(place.fd)
-        lock(directory)
-        Server(place, directory, wanted).run()
+        server = Server(open_place(root), wanted, report)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: server.stop())
+        server.serve()
     except CacheopError as error:
         report(str(error))
         return error.exit_code

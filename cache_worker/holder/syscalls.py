@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 RESOLVE_NO_XDEV, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x01, 0x04, 0x08
 STRICT = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH
 MS_RDONLY, MS_NOSUID, MS_NODEV = 1, 2, 4
+_MS_NOEXEC, _MS_REMOUNT, _MS_BIND = 8, 32, 4096
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 428, 429, 430, 431, 432
@@ -69,6 +75,27 @@ def detach(target: str) -> None:
     """Unmount `target` lazily: it is gone at once, who has files open keeps them."""
     if _libc.umount2(os.fsencode(target), _MNT_DETACH) < 0:
         raise _error("umount2")
+
+
+def rebind_read_only(target: str) -> None:
+    """Make the one mount at `target` read-only."""
+    flags = _MS_REMOUNT | _MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | _MS_NOEXEC
+    mount("", target, "", flags, "")
+
+
+@contextlib.contextmanager
+def as_user(uid: int, gid: int) -> Iterator[None]:
+    """Meanwhile this thread, and no other, makes and opens files as that user.
+
+    seteuid(2) of the C library would change all threads.
+    """
+    _libc.setfsgid(gid)
+    _libc.setfsuid(uid)
+    try:
+        yield
+    finally:
+        _libc.setfsuid(os.geteuid())
+        _libc.setfsgid(os.getegid())
 
 
 def _call(name: str, number: int, *arguments: int | bytes | None) -> int:

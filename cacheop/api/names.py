@@ -10,6 +10,8 @@ ENV_MOUNT = "CACHEOP_MOUNT"  # a mounted Dataset: the client just opens files be
 ENV_CACHE = "CACHEOP_CACHE"  # a Dataset's cache directory on this machine (client socket in it)
 ENV_ENDPOINT = "CACHEOP_ENDPOINT"  # host:port of a worker
 ENV_TOKEN = "CACHEOP_TOKEN"  # noqa: S105 - the name of the variable that holds it
+ENV_NAMESPACE = "CACHEOP_NAMESPACE"  # of Datasets that a URL names without one
+ENV_IN_CLUSTER = "KUBERNETES_SERVICE_HOST"  # set by the kubelet
 ENV_RUN_DIR = "CACHEOP_RUN_DIR"  # where `cacheop up` notes what runs on this machine
 ENV_SECRET_PREFIX = "CACHEOP_SECRET_"  # noqa: S105 - + NAME_KEY, upper case: a local secret
 
@@ -17,6 +19,7 @@ ENV_SECRET_PREFIX = "CACHEOP_SECRET_"  # noqa: S105 - + NAME_KEY, upper case: a 
 WORKER_SOCKET = "worker.sock"  # every operation; worker's own user only (0600)
 CLIENT_SOCKET = "client/client.sock"  # CLIENT_OPS only; any user (0666)
 HOLDER_SOCKET = "holder.sock"  # the holder listens: supervisor, mount processes, commands (0600)
+BUDGET_FILE = "budget.json"  # the node plugin's: what is this Dataset's share of the disk
 MOUNTS_DIR = "mounts"  # one JSON record a mount, written by the holder
 CHUNK_TABLE = "chunks"
 MANIFEST_DIR = "manifest"  # <version>.arrow, <version>.index, <version>.slots
@@ -27,7 +30,7 @@ STATE_FILE = "state.json"  # current and kept versions, suspended or not; replac
 CLIENT_OPS = frozenset({"auth", "hello", "bind", "manifest", "read", "touched", "health"})
 CONTROL_OPS = CLIENT_OPS | {
     "status", "refresh", "load", "evict", "suspend", "resume", "versions", "publish", "served",
-    "drain", "hot", "shutdown",
+    "drain", "hot", "configure", "shutdown",
 }  # fmt: skip
 
 

@@ -16,9 +16,10 @@ from cacheop.api.errors import ProtocolError, UserError, from_wire
 from cacheop.api.tokens import proof
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS, FIRST_SECONDS = 5.0, 1.0
 SOCKET_PATH_BYTES = 107  # sun_path of AF_UNIX without its NUL
 
 
@@ -126,13 +127,31 @@ def reach(sock: socket.socket, path: Path) -> None:
         os.close(directory)
 
 
-def connect_tcp(endpoint: str, token: str) -> Connection:
+def connect_first(endpoints: Sequence[str], token: str) -> Connection:
+    """To the first of `endpoints` where a worker answers. Raises OSError that tells of each.
+
+    UserError and CredentialError are raised at once. All but the last have little time: the address
+    of a Service without a worker on this node swallows what is sent to it.
+    """
+    failed = []
+    for endpoint in endpoints:
+        is_last = endpoint == endpoints[-1]
+        try:
+            return connect_tcp(endpoint, token, CONNECT_SECONDS if is_last else FIRST_SECONDS)
+        except UserError:
+            raise
+        except OSError as error:
+            failed.append(f"{endpoint}: {error.strerror or error}")
+    raise ConnectionRefusedError("; ".join(failed))
+
+
+def connect_tcp(endpoint: str, token: str, seconds: float = CONNECT_SECONDS) -> Connection:
     """Connect and prove to know `token`. Raises OSError, UserError, CredentialError."""
     host, _, port = endpoint.rpartition(":")
     if not host or not port.isdigit():
         raise UserError(f"'{endpoint}' is not host:port", hint="Set CACHEOP_ENDPOINT=HOST:PORT")
-    deadline = time.monotonic() + CONNECT_SECONDS
-    sock = socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS)
+    deadline = time.monotonic() + seconds
+    sock = socket.create_connection((host.strip("[]"), int(port)), seconds)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection = Connection(sock)
     try:

@@ -26,7 +26,7 @@ from fsspec.utils import isfilelike, stringify_path
 from cacheop.client import url
 from cacheop.client.coroutines import Coroutines
 from cacheop.client.file import copy
-from cacheop.client.locate import Options, Source, attach, started_here
+from cacheop.client.locate import Options, Source, attach, own_namespace, started_here
 from cacheop.client.readonly import ReadOnly, refuse
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class CacheopFileSystem(ReadOnly, Coroutines):
     def __init__(
         self,
         *,
-        namespace: str = url.DEFAULT_NAMESPACE,
+        namespace: str = "",
         mount: str = "",
         cache: str = "",
         endpoint: str = "",
@@ -78,7 +78,7 @@ class CacheopFileSystem(ReadOnly, Coroutines):
         self.batch_size = batch_size
         self._given_loop = loop
         AbstractFileSystem.__init__(self, **storage_options)
-        self._namespace = namespace
+        self._namespace = namespace or own_namespace()
         self._options = Options(
             mount, cache, endpoint, token, fallback, origin, dict(origin_options or {}), patience
         )

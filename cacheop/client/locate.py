@@ -13,13 +13,14 @@ from cacheop import local
 from cacheop.api import names
 from cacheop.api.errors import ProtocolError, StoreError, UserError, WorkerUnavailable
 from cacheop.api.index import Index
-from cacheop.client.connection import connect_tcp, connect_unix
+from cacheop.client.connection import connect_first, connect_unix
 from cacheop.client.dataset import CachedDataset
 from cacheop.client.delegate import DelegatedDataset, Part
+from cacheop.client.endpoints import endpoints
 from cacheop.client.link import QUICK, Patience, WorkerLink
 from cacheop.client.store import LocalStore, map_file
 from cacheop.client.tree import Tree
-from cacheop.client.url import Target
+from cacheop.client.url import DEFAULT_NAMESPACE, Target
 
 if TYPE_CHECKING:
     from cacheop.client.origin import UnchangedOrigin
@@ -28,6 +29,7 @@ log = logging.getLogger("cacheop")
 
 INDEX_PIECE_BYTES = 32 << 20
 LOCAL_UID = "local"
+SERVICE_ACCOUNT_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 Source = CachedDataset | DelegatedDataset
 
@@ -86,6 +88,17 @@ def attach(target: Target, options: Options) -> Source:
     return found
 
 
+def own_namespace() -> str:
+    """Of Datasets that are named without one: the pod's on Kubernetes, else the default."""
+    named = os.environ.get(names.ENV_NAMESPACE)
+    if named or names.ENV_IN_CLUSTER not in os.environ:
+        return named or DEFAULT_NAMESPACE
+    try:
+        return Path(SERVICE_ACCOUNT_NAMESPACE).read_text().strip() or DEFAULT_NAMESPACE
+    except OSError:  # automountServiceAccountToken: false
+        return DEFAULT_NAMESPACE
+
+
 def started_here() -> list[Target]:
     """The Datasets that `cacheop up` runs on this machine."""
     return [Target(record.namespace, record.name, "") for record in local.all_records()]
@@ -117,7 +130,7 @@ def _cache(target: Target, options: Options, tried: list[str]) -> Source | None:
             tried.append(f"the cache directory {options.cache} has no such Dataset")
             return None
         return _local(target, options, root, options.waits.attach_seconds, tried)
-    if options.endpoint and not os.environ.get(names.ENV_CACHE):
+    if options.endpoint or names.ENV_IN_CLUSTER in os.environ:
         tried.append(f"{names.ENV_CACHE} is not set")
         return None
     record = local.find(target.namespace, target.dataset)
@@ -153,15 +166,20 @@ def _local(
 
 
 def _endpoint(target: Target, options: Options, tried: list[str]) -> Source | None:
-    endpoint, token = options.endpoint, options.token
-    if not endpoint:
+    token = options.token
+    in_cluster = names.ENV_IN_CLUSTER in os.environ and bool(token)
+    addresses = endpoints(target, options.endpoint, in_cluster=in_cluster)
+    if not addresses:
         tried.append(f"{names.ENV_ENDPOINT} is not set")
+        if names.ENV_IN_CLUSTER in os.environ:
+            tried.append(f"{names.ENV_TOKEN} is not set, which the workers' Services ask for")
         return None
     if not token:
         raise UserError(
-            f"no token for the worker at {endpoint}", hint=f"Set {names.ENV_TOKEN} or token="
+            f"no token for the worker at {addresses[0]}", hint=f"Set {names.ENV_TOKEN} or token="
         )
-    link = WorkerLink(endpoint, lambda: connect_tcp(endpoint, token), target.version, options.waits)
+    name = " or ".join(addresses)
+    link = WorkerLink(name, lambda: connect_first(addresses, token), target.version, options.waits)
     if _open(target, link, options.waits.attach_seconds, tried) is None:
         return None
     return _through(target, options, link)

@@ -14,8 +14,10 @@ import pytest
 from cacheop import local
 from cacheop.api.errors import OriginChanged, UserError, WorkerUnavailable
 from cacheop.client import locate
+from cacheop.client.endpoints import endpoints
 from cacheop.client.filesystem import CacheopFileSystem
 from cacheop.client.link import Patience
+from cacheop.client.url import Target
 from tests.fakes.worker import MTIME_NS
 from tests.unit.client.conftest import FILES
 
@@ -216,3 +218,32 @@ def test_a_worker_that_still_lists_is_waited_for(worker: FakeWorker) -> None:
     timer.start()
     assert fs.exists("demo/empty")
     timer.join()
+
+
+def test_in_a_cluster_the_services_are_tried_in_order(
+    worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert endpoints(Target("vision", "imagenet", ""), "", in_cluster=True) == (
+        "cacheop-imagenet.vision.svc:7071",
+        "cacheop-imagenet-workers.vision.svc:7071",
+    )
+    given = "cacheop-imagenet.vision:7071, 10.0.0.1:7071"
+    assert endpoints(Target("vision", "imagenet", ""), given, in_cluster=False) == (
+        "cacheop-imagenet.vision:7071",
+        "cacheop-imagenet-workers.vision:7071",
+        "10.0.0.1:7071",
+    )
+    monkeypatch.setenv("CACHEOP_TOKEN", worker.token)
+    monkeypatch.setenv("CACHEOP_ENDPOINT", f"127.0.0.1:1,{worker.endpoint}")
+    assert new().cat_file("demo/train-extra/4.jpg") == b"four"
+    monkeypatch.setenv("CACHEOP_ENDPOINT", "127.0.0.1:1,127.0.0.1:2")
+    with pytest.raises(WorkerUnavailable, match=r"127\.0\.0\.1:1: .*; 127\.0\.0\.1:2: ") as caught:
+        new(patience=Patience(attach_seconds=0.1)).cat_file("demo/x")
+    assert "CACHEOP_MOUNT is not set" in str(caught.value)
+    monkeypatch.delenv("CACHEOP_ENDPOINT")
+    monkeypatch.delenv("CACHEOP_TOKEN")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("CACHEOP_NAMESPACE", "vision")
+    with pytest.raises(WorkerUnavailable, match="CACHEOP_TOKEN is not set") as caught:
+        new().cat_file("demo/x")
+    assert "vision/demo" in str(caught.value)
