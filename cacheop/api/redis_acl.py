@@ -1,4 +1,4 @@
-"""What the user of a Dataset may do in Redis: its own keys, and the few commands workers need. Pure."""
+"""What the user of a Dataset may do in Redis: its own keys, with few commands. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Kubernetes API over HTTP: get, paged list, watch, server-side apply, delete. Acts, decides nothing."""
+"""The Kubernetes API over HTTP: get, paged list, watch, server-side apply, delete."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Api:
     async def watch(
         self, kind: Kind, namespace: str, version: str, *, labels: str = ""
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """(ADDED, MODIFIED, DELETED or BOOKMARK, object) since `version`, until the server ends it."""
+        """(ADDED, MODIFIED, DELETED or BOOKMARK, object) since `version`, until it is ended."""
         query = {
             "watch": "true",
             "resourceVersion": version,
@@ -158,9 +158,7 @@ class Api:
         if uid:
             options["preconditions"] = {"uid": uid}
         try:
-            await self._call(
-                "DELETE", kind, kind.path(namespace, name), body=json.dumps(options)
-            )
+            await self._call("DELETE", kind, kind.path(namespace, name), body=json.dumps(options))
         except ApiError as error:
             if error.status not in (404, 409):
                 raise

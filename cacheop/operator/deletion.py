@@ -36,9 +36,9 @@ def step(
     users: Collection[UserPod],
     deleted_at: float,
     now: float,
-    remaining: Collection[str],
+    remaining: Collection[object],
 ) -> Step:
-    """The next step. `remaining` are volumes and claims elsewhere that are not yet being deleted."""
+    """The next step. `remaining`: volumes, and claims elsewhere, that are not yet being deleted."""
     deadline = deleted_at + rule.timeout_seconds
     if users and rule.when_mounted == "Wait" and now < deadline:
         return Step(waits=words(users), again_at=deadline)

@@ -207,7 +207,9 @@ def _problem(status: Mapping[str, Any]) -> str:
     ):
         state = container.get("state") or {}
         waiting = state.get("waiting") or {}
-        ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+        ended = (
+            state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+        )
         if waiting.get("reason") in (None, "ContainerCreating", "PodInitializing"):
             continue
         said = waiting.get("message") or ended.get("message") or ""
@@ -222,6 +224,8 @@ def fingerprint(document: Mapping[str, Any]) -> str:
         for key, value in document["metadata"].items()
         if key not in ("managedFields", "resourceVersion", "generation")
     }
-    rest = {k: v for k, v in document.items() if k not in ("metadata", "status", "apiVersion", "kind")}
+    rest = {
+        k: v for k, v in document.items() if k not in ("metadata", "status", "apiVersion", "kind")
+    }
     text = json.dumps([metadata, rest], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

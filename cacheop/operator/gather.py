@@ -79,7 +79,7 @@ class Gatherer:
             wake=self._wakes(place, spec, pods),
             accepting=accepting,
             failures=await self._why_missing(place, ds_uid, missing=bool(missing)),
-            look_again_at=self._look_again_at(place, now),
+            look_again_at=self._look_again_at(place),
             refused=self._teller.refused(pods),
             preload=self._loader.preload(place),
             refreshed=self._teller.refreshed.get(place, ""),
@@ -89,9 +89,7 @@ class Gatherer:
         """A Dataset that is no more."""
         self._failures.pop(place, None)
 
-    def _wakes(
-        self, place: Place, spec: DatasetSpec | None, pods: tuple[WorkerPod, ...]
-    ) -> bool:
+    def _wakes(self, place: Place, spec: DatasetSpec | None, pods: tuple[WorkerPod, ...]) -> bool:
         if self._loader.wants_worker(place):
             return True
         preload = self._loader.preload(place)
@@ -138,7 +136,7 @@ class Gatherer:
         self._failures[place] = (since, now, newest[1])
         return newest[1]
 
-    def _look_again_at(self, place: Place, now: float) -> float | None:
+    def _look_again_at(self, place: Place) -> float | None:
         if place not in self._failures:
             return None
         since, looked, _ = self._failures[place]

@@ -1,4 +1,4 @@
-"""kopf's part: it watches Datasets and DataLoads, and every event becomes a key in our queue.
+"""The part of kopf: it watches Datasets and DataLoads, and every event becomes a key in our queue.
 
 kopf writes nothing: with `on.event` alone it keeps no annotations and adds no finalizer.
 """
@@ -24,7 +24,7 @@ class Stopped(Exception):  # noqa: N818 - what happened
 
 
 def settings() -> kopf.OperatorSettings:
-    """kopf's own defaults lose watches (its issues #204, #585, #847); these do not."""
+    """What kopf is told: its defaults lose watches (its issues #204, #585, #847)."""
     found = kopf.OperatorSettings()
     found.watching.server_timeout = 300
     found.watching.client_timeout = 330

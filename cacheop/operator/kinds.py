@@ -26,7 +26,9 @@ class Kind:
 
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """URL path of an object or, without a name, of the collection."""
-        root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+        root = (
+            f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
+        )
         parts = [root]
         if self.namespaced and namespace:
             parts += ["namespaces", quote(namespace)]

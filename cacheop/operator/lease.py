@@ -44,7 +44,7 @@ class Lease:
 
     async def acquire(self) -> None:
         """Wait until we are the active operator."""
-        while not await self._try():
+        while not await self._try():  # noqa: ASYNC110 - another machine's event
             await asyncio.sleep(self._seconds * RENEW_SHARE / 2)
         self.acting.set()
         log.info("%s is the active operator", self._identity)
@@ -126,4 +126,3 @@ class Lease:
                 "renewTime": now,
             },
         }
-

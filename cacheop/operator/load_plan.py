@@ -127,9 +127,7 @@ def _begin(
         state = _status(at, None, "Pending", "WaitingForWorker", "no worker is ready yet")
         return LoadPlan("", state, wants_worker=True, again_at=at.now + WAIT_SECONDS)
     fresh = {
-        key: value
-        for key, value in at.before.items()
-        if key in ("lastScheduleTime", "conditions")
+        key: value for key, value in at.before.items() if key in ("lastScheduleTime", "conditions")
     }
     if scheduled is not None:
         # Of several that were missed one is made up for.

@@ -16,6 +16,7 @@ from cacheop.operator.observed import Preload
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from cacheop.api.dataset import PathTarget
     from cacheop.operator.facts import WorkerPod
     from cacheop.operator.observe import Place
     from cacheop.operator.settings import Settings
@@ -30,6 +31,12 @@ PRELOAD = "preload"
 
 Key = tuple[str, str, str]
 """Namespace, name of the Dataset, and the uid of the DataLoad or `preload`."""
+
+
+def paths_of(targets: Sequence[PathTarget]) -> list[str]:
+    """As workers want them; none at all means everything."""
+    paths = [target.path.strip("/") for target in targets]
+    return paths if all(paths) else []
 
 
 class Loader:

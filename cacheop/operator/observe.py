@@ -294,6 +294,6 @@ def _read_child(kind: Kind, document: Mapping[str, Any]) -> tuple[Place, Child] 
         phase=(document.get("status") or {}).get("phase") or "",
         deleting=bool(metadata.get("deletionTimestamp")),
         dataset_uid=owner or labels.get(naming.UID_LABEL, ""),
-        named=named_nodes(document) if kind is kinds.DAEMON_SET else frozenset(),
+        named=named_nodes(dict(document)) if kind is kinds.DAEMON_SET else frozenset(),
     )
     return (labels.get(naming.HOME_LABEL) or namespace, name), child

@@ -91,4 +91,3 @@ def seconds_of(text: str | None) -> float | None:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return None
-

@@ -1,9 +1,9 @@
 """On which nodes a Dataset has workers, and which of them must hand over first. Pure.
 
 `replicas` nodes keep one always; others have one while a pod uses the Dataset there, and
-`worker.idle` longer. Nodes are named by us, so nothing moves that need not: who has chunks keeps its
-worker, the rest is by rendezvous of (uid, node). A worker that is to go hands over what only it has,
-if there is somebody to take it.
+`worker.idle` longer. Nodes are named by us, so nothing moves that need not: who has chunks keeps
+its worker, the rest is by rendezvous of (uid, node). A worker that is to go hands over what only it
+has, if there is somebody to take it.
 """
 
 from __future__ import annotations
@@ -99,9 +99,7 @@ def place(spec: DatasetSpec, uid: str, seen: Situation) -> Placement:
     )
 
 
-def _base(
-    spec: DatasetSpec, uid: str, seen: Situation, staying: frozenset[str]
-) -> frozenset[str]:
+def _base(spec: DatasetSpec, uid: str, seen: Situation, staying: frozenset[str]) -> frozenset[str]:
     """The nodes that keep a worker whether it is used or not."""
     if spec.all_nodes:
         return staying

@@ -164,7 +164,8 @@ def _released(seen: Observed) -> tuple[Ref, ...]:
     return tuple(
         ref
         for ref, child in seen.children.items()
-        if ref.kind == "PersistentVolume" and child.phase in ("Released", "Failed")
+        if ref.kind == "PersistentVolume"
+        and child.phase in ("Released", "Failed")
         and not child.deleting
     )
 
@@ -240,4 +241,3 @@ def _delete(
         events=tuple(events),
         again_at=now.again_at,
     )
-

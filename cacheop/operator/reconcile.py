@@ -10,6 +10,7 @@ from cacheop.api.dataset import read_dataset
 from cacheop.operator import naming
 from cacheop.operator.api import ApiError
 from cacheop.operator.kinds import DATASET, POD
+from cacheop.operator.loading import PRELOAD, paths_of
 from cacheop.operator.manifests.config import dataset_document
 from cacheop.operator.manifests.owned import Owner
 from cacheop.operator.plan import plan
@@ -112,12 +113,11 @@ class Reconciler:
         ready = tuple(pod for pod in seen.workers if pod.ready and not pod.deleting)
         self._teller.configure(place, seen.workers, dataset_document(owner))
         version = str(wanted.status.get("version") or "")
-        if dataset.spec.preload and ready and version and not dataset.spec.suspend:
-            if self._loader.preload_is_due(place, version):
-                paths = [target.path.strip("/") for target in dataset.spec.preload]
-                request = {"paths": [path for path in paths if path], "replicas": 1}
-                token = self._settings.master.control(uid)
-                self._loader.start((*place, "preload"), token, ready, version, request)
+        wants = dataset.spec.preload and not dataset.spec.suspend
+        if wants and ready and version and self._loader.preload_is_due(place, version):
+            request = {"paths": paths_of(dataset.spec.preload), "replicas": 1}
+            token = self._settings.master.control(uid)
+            self._loader.start((*place, PRELOAD), token, ready, version, request)
 
     async def _set_finalizer(self, document: Mapping[str, Any], *, there: bool) -> None:
         metadata = document["metadata"]

@@ -10,6 +10,7 @@ from cacheop.operator.api import ApiError
 from cacheop.operator.conditions import condition, stamped
 from cacheop.operator.kinds import DATALOAD
 from cacheop.operator.load_plan import LoadPlan, Moment, Target, plan_load
+from cacheop.operator.loading import paths_of
 from cacheop.operator.observed import rfc3339, seconds_of
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ class LoadReconciler:
         """One pass; the seconds until the next one is due."""
         document = self._observer.loads.get(place)
         known = self._keys.get(place)
-        if known is not None and (
-            document is None or document["metadata"]["uid"] != known[2]
-        ):
+        if known is not None and (document is None or document["metadata"]["uid"] != known[2]):
             self._end(place, known)
         if document is None or document["metadata"].get("deletionTimestamp"):
             return None
@@ -100,11 +99,9 @@ class LoadReconciler:
         document = self._observer.datasets[key[:2]]
         pods = self._ready(key[:2])
         request: dict[str, Any] = {
-            "paths": [path for t in spec.target if (path := t.path.strip("/"))],
+            "paths": paths_of(spec.target),
             "replicas": spec.replicas,
         }
-        if any(t.path == "/" for t in spec.target):
-            request["paths"] = []
         if spec.max_origin_bytes_per_second:
             share = max(1, spec.max_origin_bytes_per_second // len(pods))
             request["max_origin_bytes_per_second"] = share
@@ -135,7 +132,7 @@ class LoadReconciler:
 
 def _same(status: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     """Whether nothing is to be written; what the API server filled in does not count."""
-    empty = (0, "", [], None)
+    empty: tuple[Any, ...] = (0, "", [], None)
     keys = {key for key in {*status, *before} if (status.get(key) or before.get(key)) not in empty}
     return all(_bare(status.get(key)) == _bare(before.get(key)) for key in keys)
 

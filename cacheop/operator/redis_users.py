@@ -1,6 +1,6 @@
 """Keeps the Redis user of every Dataset: set again at each connect and every 5 s.
 
-So a Redis that was restarted without them, and passwords of another epoch, are mended by themselves.
+So a Redis that was restarted without them, and passwords of another epoch, mend by themselves.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ class RedisUsers:
         tls = ssl.create_default_context() if url.scheme == "rediss" else None
         database = int(url.path.strip("/") or 0)
         async with asyncio.timeout(CALL_SECONDS):
-            reader, writer = await asyncio.open_connection(
-                url.hostname, url.port or 6379, ssl=tls
-            )
+            reader, writer = await asyncio.open_connection(url.hostname, url.port or 6379, ssl=tls)
         try:
             await self._log_in(reader, writer)
             while True:

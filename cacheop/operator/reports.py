@@ -1,4 +1,4 @@
-"""What workers say of themselves (docs/protocol.md, status), and what it comes to together. Pure."""
+"""What workers say of themselves (docs/protocol.md), and what it comes to together. Pure."""
 
 from __future__ import annotations
 

@@ -51,9 +51,7 @@ class Operator:
         self._teller = Teller(settings, self._was_told)
         self._loader = Loader(settings, self._load_told)
         self._shared = SharedObjects(api, settings, self._observer)
-        gatherer = Gatherer(
-            api, settings, self._observer, self._poller, self._teller, self._loader
-        )
+        gatherer = Gatherer(api, settings, self._observer, self._poller, self._teller, self._loader)
         self._datasets = Reconciler(
             api,
             settings,
@@ -64,9 +62,7 @@ class Operator:
             self._loader,
             Poster(api, settings.identity),
         )
-        self._loads = LoadReconciler(
-            api, settings, self._observer, self._loader, self._concerns
-        )
+        self._loads = LoadReconciler(api, settings, self._observer, self._loader, self._concerns)
         self._redis = RedisUsers(settings, self._observer)
 
     async def run(self) -> None:
@@ -126,8 +122,7 @@ class Operator:
         self.queue.add(("load", *place) if place else ("dataset", *key[:2]))
 
     async def _tidy(self) -> None:
-        """Now and then: forget pods that are gone; Secrets of namespaces that Datasets are shared
-        with; the list for node plugins, should an event have been lost."""
+        """Now and then, should an event have been lost: Secrets, the list for node plugins."""
         while True:
             self.queue.add_later(("datasets",), LIST_SECONDS)
             await asyncio.sleep(TIDY_SECONDS)

@@ -70,8 +70,10 @@ class SharedObjects:
         return sorted(found)
 
     async def datasets(self) -> float | None:
-        """Tell node plugins which Datasets there are. Always from a whole fresh list: what is
-        not on it loses its directories."""
+        """Tell node plugins which Datasets there are.
+
+        Always from a whole fresh list: what is not on it loses its directories.
+        """
         known = sorted(
             {
                 (metadata["namespace"], metadata["name"], metadata["uid"])

@@ -235,9 +235,7 @@ def _cache_states(
     )
 
 
-def _nodes(
-    told: list[Report], seen: Observed, before: Mapping[str, Any]
-) -> tuple[NodeState, ...]:
+def _nodes(told: list[Report], seen: Observed, before: Mapping[str, Any]) -> tuple[NodeState, ...]:
     """Who holds chunks; a node whose worker is away still has what it had."""
     found: dict[str, NodeState] = {}
     for old in before.get("nodes") or ():

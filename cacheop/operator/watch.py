@@ -25,8 +25,11 @@ RETRY_SECONDS, RETRY_MAX_SECONDS = 0.5, 10.0
 
 
 class Watch(Generic[T]):
-    """Owns `items`. `reduce` keeps what matters of an object (None = nothing does); `changed` is
-    told of each difference: (key, before, after)."""
+    """Owns `items`.
+
+    `reduce` keeps what matters of an object (None = nothing does); `changed` is told of each
+    difference: (key, before, after).
+    """
 
     def __init__(
         self,

@@ -89,15 +89,13 @@ class WorkQueue:
 
     async def _once(self, key: Key) -> float | None:
         try:
-            seconds = await self._do(key)
+            seconds: float | None = await self._do(key)
         except Exception as error:  # one Dataset must not end the work on all others
             count = self._failures.get(key, 0)
             self._failures[key] = count + 1
-            wait = min(RETRY_SECONDS * 2**min(count, 10), RETRY_MAX_SECONDS)
+            wait = min(RETRY_SECONDS * 2.0 ** min(count, 10), RETRY_MAX_SECONDS)
             known = isinstance(error, CacheopError)
-            log.warning(
-                "%s: %s; again in %.1f s", "/".join(key), error, wait, exc_info=not known
-            )
+            log.warning("%s: %s; again in %.1f s", "/".join(key), error, wait, exc_info=not known)
             return wait
         self._failures.pop(key, None)
         return seconds

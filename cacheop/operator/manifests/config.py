@@ -26,9 +26,7 @@ def dataset_document(owner: Owner) -> Document:
     return document
 
 
-def config_map(
-    owner: Owner, zones: Mapping[str, str], redis_url: str, version: str
-) -> Document:
+def config_map(owner: Owner, zones: Mapping[str, str], redis_url: str, version: str) -> Document:
     """The ConfigMap that workers mount. `redis_url` has the Dataset's own user in it, or is ""."""
     redis = {"url": redis_url, "prefix": naming.redis_prefix(owner.uid)} if redis_url else None
     worker = {
@@ -52,7 +50,7 @@ def redis_url(server: str, uid: str) -> str:
 
 
 def secret(namespace: str, uids: Iterable[str], shared: Iterable[str], key: MasterKey) -> Document:
-    """The one Secret of a namespace: `uids` of its own Datasets, `shared` of those shared into it."""
+    """The one Secret of a namespace: keys of its own Datasets, fewer of those `shared` into it."""
     data: dict[str, str] = {}
     for uid in uids:
         data[f"{uid}.control"] = key.control(uid)

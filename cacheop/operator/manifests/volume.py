@@ -52,9 +52,7 @@ def claim(owner: Owner, namespace: str) -> Document:
     """The claim that pods of `namespace` mount."""
     home = namespace == owner.namespace
     place = (
-        metadata(owner, owner.name)
-        if home
-        else metadata_elsewhere(owner, owner.name, namespace)
+        metadata(owner, owner.name) if home else metadata_elsewhere(owner, owner.name, namespace)
     )
     return {
         "apiVersion": "v1",

@@ -181,9 +181,7 @@ def resources(owner: Owner, defaults: WorkerDefaults) -> Document:
     """Little CPU; memory requested is the limit; what a Memory tier holds comes on top."""
     given = owner.spec.worker.resources
     memory = given.limits.get("memory") or given.requests.get("memory") or defaults.memory
-    tier = sum(
-        tier.quota_bytes or 0 for tier in owner.spec.cache.tiers if tier.medium == "Memory"
-    )
+    tier = sum(tier.quota_bytes or 0 for tier in owner.spec.cache.tiers if tier.medium == "Memory")
     if tier:
         memory = format_quantity(parse_quantity(memory) + tier)
     return {

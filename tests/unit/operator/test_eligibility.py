@@ -62,5 +62,7 @@ def test_tolerations(toleration, fits):
 
 
 def test_what_passes_by_itself_is_no_reason():
-    away = node("a", taints=(Taint("node.kubernetes.io/unreachable"), Taint("x", "", "PreferNoSchedule")))
+    away = node(
+        "a", taints=(Taint("node.kubernetes.io/unreachable"), Taint("x", "", "PreferNoSchedule"))
+    )
     assert refusal(spec_of(tolerations=[]), away) == ""

@@ -93,7 +93,9 @@ def test_a_crash_is_told_in_its_own_words():
         "state": {"waiting": {"reason": "CrashLoopBackOff"}},
         "lastState": {"terminated": {"message": "spec.cache.tiers: no Memory tier yet"}},
     }
-    found = read_pod(worker(spec={"nodeName": "a"}, status={"containerStatuses": [container]}), SYSTEM)
+    found = read_pod(
+        worker(spec={"nodeName": "a"}, status={"containerStatuses": [container]}), SYSTEM
+    )
     assert isinstance(found, WorkerPod)
     assert found.problem == "CrashLoopBackOff: spec.cache.tiers: no Memory tier yet"
 

@@ -45,7 +45,11 @@ def test_it_starts_when_workers_are_ready():
 
 def test_it_waits_for_the_dataset_and_its_workers():
     missing = step(target=Target(missing="there is no Dataset mine"))
-    assert (missing.action, missing.status["phase"], reason(missing)) == ("", "Pending", "NoDataset")
+    assert (missing.action, missing.status["phase"], reason(missing)) == (
+        "",
+        "Pending",
+        "NoDataset",
+    )
     waiting = step(target=Target(VERSION, workers=0))
     assert reason(waiting) == "WaitingForWorker"
     assert waiting.wants_worker, "so that replicas: 0 wakes up"

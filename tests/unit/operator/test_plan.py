@@ -148,9 +148,7 @@ def test_what_keeps_a_worker_away_is_told_to_the_pod():
 
 def test_a_taint_that_is_not_tolerated_is_told_too():
     there = {"a": node("a", taints=(Taint("gpu"),))}
-    found = plan(
-        document(tolerations=[]), observed(nodes=there, users=(user("t", "a"),)), SETTINGS
-    )
+    found = plan(document(tolerations=[]), observed(nodes=there, users=(user("t", "a"),)), SETTINGS)
     assert "does not tolerate the taint gpu" in found.events[0].message
 
 
@@ -286,7 +284,7 @@ def test_a_dataset_that_nobody_can_read_can_be_deleted():
     st.sampled_from(["Ready", "Indexing", "Failed", "Pending"]),
 )
 def test_doing_what_is_planned_leads_to_rest(running, used, is_ready, replicas, phase):
-    """Once the DaemonSet names what was planned and the status is written, nothing is left to do."""
+    """Once the DaemonSet names what was planned and the status is written, all is done."""
     doc = document(replicas=replicas)
     seen = observed(
         nodes=nodes("a", "b", "c"),
@@ -295,7 +293,7 @@ def test_doing_what_is_planned_leads_to_rest(running, used, is_ready, replicas, 
         reports={f"uid-{n}": report(n, phase=phase) for n in running},
         users=tuple(user(f"p-{n}", n) for n in sorted(used)),
         drains={n: Drain(NOW, ended=True) for n in running},
-        last_use={n: NOW - 99999 for n in running},
+        last_use=dict.fromkeys(running, NOW - 99999),
     )
     for _ in range(4):
         found = plan(doc, seen, SETTINGS)

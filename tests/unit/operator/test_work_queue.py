@@ -24,7 +24,7 @@ async def working(do, workers=4):
 
 
 async def until(true):
-    while not true():
+    while not true():  # noqa: ASYNC110
         await asyncio.sleep(0.001)
 
 
