@@ -27,7 +27,7 @@ STATE_FILE = "state.json"  # current and kept versions, suspended or not; replac
 CLIENT_OPS = frozenset({"auth", "hello", "bind", "manifest", "read", "touched", "health"})
 CONTROL_OPS = CLIENT_OPS | {
     "status", "refresh", "load", "evict", "suspend", "resume", "versions", "publish", "served",
-    "drain", "hot", "shutdown",
+    "drain", "hot", "configure", "shutdown",
 }  # fmt: skip
 
 

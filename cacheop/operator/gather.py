@@ -55,7 +55,11 @@ class Gatherer:
         children = observer.children(place, uid)
         daemon_set = children.get(Ref("DaemonSet", place[0], naming.object_name(place[1])))
         current = daemon_set.named if daemon_set is not None else frozenset()
-        users = observer.users(place, shared)
+        # A namespace that accepts nothing may have a claim of that name which is its own.
+        homes = frozenset(
+            name for name in shared if Ref("PersistentVolumeClaim", name, place[1]) in children
+        )
+        users = observer.users(place, homes)
         used = observer.last_use[place]
         now = time.time()
         for node in current:

@@ -94,7 +94,7 @@ def plan_load(spec: DataLoadSpec, at: Moment, target: Target, run: Run | None) -
             said = f"the next load is at {rfc3339(due)}"
             return LoadPlan("", _status(at, None, "Pending", "Scheduled", said), again_at=due)
         return _begin(spec, at, target, scheduled=due)
-    if run is None or (edited and phase in FINISHED):
+    if run is None or edited:
         return _begin(spec, at, target)
     if not run.ended:
         state = _status(at, run, "Loading", "Loading", "")

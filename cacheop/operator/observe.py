@@ -34,10 +34,20 @@ Pod = UserPod | WorkerPod | PluginPod
 
 
 class Observer:
-    """Owns the watches. `concerns` is called with each Dataset that must be looked at again."""
+    """Owns the watches.
 
-    def __init__(self, api: Api, settings: Settings, concerns: Callable[[Place], None]) -> None:
-        self._settings, self._concerns = settings, concerns
+    `concerns` is called with each Dataset that must be looked at again, `shares` with a namespace
+    in which a shared claim came or went.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        settings: Settings,
+        concerns: Callable[[Place], None],
+        shares: Callable[[str], None],
+    ) -> None:
+        self._settings, self._concerns, self._shares = settings, concerns, shares
         self.datasets: dict[Place, Mapping[str, Any]] = {}
         """Documents, as handlers.py is told of them."""
         self.loads: dict[Place, Mapping[str, Any]] = {}
@@ -188,6 +198,9 @@ class Observer:
             self._children[before[0]].pop(before[1].ref, None)
             if not self._children[before[0]]:
                 del self._children[before[0]]
+        for found in (before, after):
+            if found is not None and found[1].ref.namespace not in ("", found[0][0]):
+                self._shares(found[1].ref.namespace)
         if after is not None:
             place, child = after
             self._children[place][child.ref] = child

@@ -46,7 +46,9 @@ class Operator:
     def __init__(self, api: Api, access: Access, settings: Settings, lease: Lease) -> None:
         self._access, self._settings, self._lease = access, settings, lease
         self.queue = WorkQueue(self._do)
-        self._observer = Observer(api, settings, self._concerns)
+        self._observer = Observer(
+            api, settings, self._concerns, lambda namespace: self.queue.add(("secret", namespace))
+        )
         self._poller = Poller(self._observer, settings, self._concerns)
         self._teller = Teller(settings, self._was_told)
         self._loader = Loader(settings, self._load_told)

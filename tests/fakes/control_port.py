@@ -1,4 +1,4 @@
-"""Workers' control ports without workers: the real server, scripted answers, a thread of its own."""
+"""Workers' control ports without workers: the real server with scripted answers, in a thread."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from cache_worker.control import Server
-from cacheop.api.errors import CacheopError
 from cacheop.api.tokens import client_token
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from cacheop.api.errors import CacheopError
 
 VERSION = "0123456789abcdef"
 HOLDS = {"Ready": "Ready", "Indexed": "Indexed", "OriginReachable": "Answers", "Healthy": "Stores"}

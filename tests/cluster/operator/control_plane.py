@@ -46,7 +46,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-class ApiRefused(Exception):
+class ApiRefused(Exception):  # noqa: N818
     """The API server answered with an error."""
 
     def __init__(self, status: int, body: JSON) -> None:
@@ -71,7 +71,7 @@ class Client:
         content: str = "application/json",
         accept: str = "application/json",
     ) -> JSON:
-        request = urllib.request.Request(  # noqa: S310 - a server of our own
+        request = urllib.request.Request(
             self.server + path,
             data=None if body is None else json.dumps(body).encode(),
             method=method,
@@ -202,10 +202,7 @@ class ControlPlane:
         subprocess.run(
             ["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True, timeout=60
         )
-        tokens = (
-            'admin-token,admin,admin,"system:masters"\n'
-            "operator-token,operator,operator,\n"
-        )
+        tokens = 'admin-token,admin,admin,"system:masters"\noperator-token,operator,operator,\n'
         (self.directory / "tokens.csv").write_text(tokens)
 
     def _etcd(self) -> Iterable[str]:

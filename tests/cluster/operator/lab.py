@@ -1,4 +1,4 @@
-"""What a test of the operator does to a cluster: processes of the operator, nodes, pods, Datasets."""
+"""What tests of the operator do to a cluster: its processes, nodes, pods, Datasets."""
 
 from __future__ import annotations
 
@@ -64,9 +64,7 @@ class Lab:
         where = f"/namespaces/{namespace}" if namespace else ""
         root = f"/apis/rbac.authorization.k8s.io/v1{where}"
         meta = {"name": f"cacheop-{name}"}
-        self.api.create(
-            f"{root}/{cluster.lower()}roles", {"metadata": meta, "rules": rules}
-        )
+        self.api.create(f"{root}/{cluster.lower()}roles", {"metadata": meta, "rules": rules})
         self.api.create(
             f"{root}/{cluster.lower()}rolebindings",
             {

@@ -1,4 +1,4 @@
-"""What a real API server makes of the CRDs: it takes them, and refuses in words people understand."""
+"""What a real API server makes of the CRDs: it refuses in words that people understand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (mounts({"mountPoint": "/data"}), "must be a URL of a known kind"),
     (mounts({"mountPoint": "s4://bucket/"}), "must be a URL of a known kind"),
     (mounts({"mountPoint": "file:///data"}), "write pvc://claim/path"),
-    (mounts({"mountPoint": "http://me:secret@host/"}), "put the password of mountPoint into a Secret"),
+    (mounts({"mountPoint": "http://me:pw@host/"}), "put the password of mountPoint into a Secret"),
     (mounts(s3("/a"), s3("/a/b")), "no mount may lie within another"),
     (mounts(s3("/a"), s3("/a")), "Duplicate value"),
     (mounts(s3("a")), "spec.mounts[0].path"),

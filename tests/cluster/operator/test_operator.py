@@ -1,4 +1,4 @@
-"""The operator against a real API server: what is applied, what comes back, what is refused, what ends."""
+"""The operator against a real API server: what is applied, what comes back, what ends."""
 
 from __future__ import annotations
 
@@ -143,9 +143,10 @@ def test_what_is_edited_by_hand_comes_back(lab: Lab, team: str, what: str) -> No
 
     def same() -> bool:
         now = lab.api.get(path)
-        return all(
-            now.get(part) == before.get(part) for part in ("spec", "data")
-        ) and now["metadata"]["labels"] == before["metadata"]["labels"]
+        return (
+            all(now.get(part) == before.get(part) for part in ("spec", "data"))
+            and now["metadata"]["labels"] == before["metadata"]["labels"]
+        )
 
     wait_for(same, 15, f"{what} is as it was")
 
@@ -211,7 +212,9 @@ def test_a_quota_that_is_used_up_is_an_event_on_the_pod(lab: Lab, team: str) -> 
     quota = {"metadata": {"name": "q"}, "spec": {"hard": {"limits.memory": "1Mi"}}}
     lab.api.create(f"{CORE.format(team)}/resourcequotas", quota)
     wait_for(
-        lambda: (lab.api.get(f"{CORE.format(team)}/resourcequotas/q").get("status") or {}).get("used"),
+        lambda: (lab.api.get(f"{CORE.format(team)}/resourcequotas/q").get("status") or {}).get(
+            "used"
+        ),
         10,
         "the quota is counted",
     )
@@ -262,9 +265,7 @@ def test_status_and_commands_go_by_the_control_port(
     assert status["readyReplicas"] == 1
     lab.api.merge(lab.path(team), {"spec": {"suspend": True}})
     wait_for(lambda: "suspend" in worker.ops(), 10, "it is suspended")
-    lab.api.merge(
-        lab.path(team), {"spec": {"suspend": False, "refresh": {"requestedAt": "now"}}}
-    )
+    lab.api.merge(lab.path(team), {"spec": {"suspend": False, "refresh": {"requestedAt": "now"}}})
     wait_for(lambda: {"resume", "refresh"} <= set(worker.ops()), 10, "it goes on")
     wait_for(lambda: lab.status(team).get("refreshedAt") == "now", 10, "the refresh is done")
     assert worker.ops().count("refresh") == 1
@@ -313,14 +314,23 @@ def test_a_load_is_driven_to_its_end(lab: Lab, team: str, ports: ControlPorts) -
     lab.load(team, "early", target=[{"path": "/train"}])
     wait_for(lambda: lab.status(team, "early", "dataloads").get("conditions"), 10, "it waits")
     (worker,) = play(lab, ports, team, "3").values()
-    half = {"phase": "Loading", "bytes": 500, "bytes_total": 1000, "files": 5, "files_total": 10,
-            "failed": [], "failed_files": 0, "rate_bytes_per_second": 100, "eta_seconds": 5}  # fmt: skip
+    half = {
+        "phase": "Loading",
+        "bytes": 500,
+        "bytes_total": 1000,
+        "files": 5,
+        "files_total": 10,
+        "failed": [],
+        "failed_files": 0,
+        "rate_bytes_per_second": 100,
+        "eta_seconds": 5,
+    }
     done = half | {"phase": "Complete", "bytes": 1000, "files": 10}
     worker.loads, worker.pause_seconds = [half, half, half, done], 1.0
     path = lab.path(team, "early", "dataloads")
     wait_for(lambda: lab.api.get(path)["status"]["percentage"] == 50, 15, "it is half-way")
     wait_for(lambda: lab.api.get(path)["status"]["phase"] == "Complete", 15, "it is Complete")
-    assert [m for m in worker.asked if m["op"] == "load"][0]["paths"] == ["train"]
+    assert next(m for m in worker.asked if m["op"] == "load")["paths"] == ["train"]
     lab.api.merge(path, {"spec": {"ttlSecondsAfterFinished": 1}})
     wait_for(lambda: lab.api.find(path) is None, 15, "it is deleted after its time")
 
@@ -349,13 +359,15 @@ def test_shared_only_with_who_accepts(lab: Lab, team: str) -> None:
     lab.api.merge(lab.path(team), {"spec": {"shareWith": {"namespaces": [friendly, silent]}}})
     claim = "{}/persistentvolumeclaims/mine"
     there = claim.format(CORE.format(friendly))
-    wait_for(lambda: (lab.api.find(there) or {}).get("status", {}).get("phase") == "Bound", 15, "bound")
+    wait_for(
+        lambda: (lab.api.find(there) or {}).get("status", {}).get("phase") == "Bound", 15, "bound"
+    )
     assert lab.api.find(claim.format(CORE.format(silent))) is None
     shared = wait_for(lambda: lab.condition(team, "Shared"), 10, "it says so")
     assert silent in shared["message"]
     uid = uid_of(lab, team)
     secret = OBJECTS["Secret"].format(friendly)
-    wait_for(lambda: lab.api.find(secret), 70, "its pods get a token")
+    wait_for(lambda: lab.api.find(secret), 15, "its pods get a token")
     assert decoded(lab.api.get(secret)) == {f"{uid}.client": KEY.client(uid)}
     lab.user_pod(friendly, "reader", "node-b")
     wait_for(lambda: "node-b" in lab.named(team), 5, "its pods bring workers too")

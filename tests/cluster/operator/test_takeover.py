@@ -1,4 +1,4 @@
-"""One active operator: a dead one is replaced, one without an API server waits, and some namespaces."""
+"""One active operator: a dead one is replaced. Without an API server it waits. Fewer rights."""
 
 from __future__ import annotations
 

@@ -51,10 +51,10 @@ def test_progress_comes_before_the_answer(ports: ControlPorts):
 
 def test_what_a_worker_refuses_is_raised(ports: ControlPorts):
     worker = ScriptedWorker("a")
-    worker.refuse["configure"] = UserError("spec.placement cannot change")
+    worker.refuse["refresh"] = UserError("spec.placement cannot change")
     port = ports.open(worker, "127.0.0.1", TOKEN)
     with pytest.raises(UserError, match=r"spec\.placement"):
-        ask(port, "configure")
+        ask(port, "refresh")
     with pytest.raises(CredentialError):
         ask(port, "status", token="other")
 

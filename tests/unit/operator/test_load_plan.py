@@ -109,6 +109,12 @@ def test_suspend_pauses_and_goes_on():
     assert step(None, before=paused.status, generation=3).action == "start"
 
 
+def test_an_edit_begins_it_anew():
+    begun = step().status
+    found = step(Run(VERSION, {"bytes": 3}), before=begun, generation=2)
+    assert found.action == "start"
+
+
 def test_cancel_ends():
     found = step(Run(VERSION, {"bytes": 3}), before=step().status, cancel=True, generation=2)
     assert (found.action, found.status["phase"]) == ("stop", "Cancelled")
