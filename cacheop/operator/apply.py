@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from cacheop.operator import naming
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from cacheop.operator.observe import Observer
     from cacheop.operator.plan import Plan
 
+log = logging.getLogger("cacheop.operator")
+
 REFUSALS = (400, 403, 404, 409, 422)
 """Answers that are about this object; anything else is about the API server."""
 
@@ -27,7 +31,8 @@ class Applier:
 
     def __init__(self, api: Api, observer: Observer) -> None:
         self._api, self._observer = api, observer
-        self._done: dict[Ref, tuple[str, str]] = {}
+        self._done: dict[str, dict[Ref, tuple[str, str]]] = defaultdict(dict)
+        """By the Dataset's uid."""
 
     async def apply(
         self, documents: Iterable[dict[str, Any]], uid: str
@@ -56,33 +61,46 @@ class Applier:
         wanted = _digest(document)
         child = self._observer.child(ref)
         if child is not None and child.dataset_uid == uid:
-            if self._done.get(ref) == (wanted, child.fingerprint):
+            if self._done[uid].get(ref) == (wanted, child.fingerprint):
                 return ""
         else:
             there = await self._api.get(BY_KIND[ref.kind], ref.namespace, ref.name)
             if there is not None and (whose := _foreign(there, uid)):
                 return whose
         done = await self._api.apply(BY_KIND[ref.kind], document)
-        self._done[ref] = (wanted, fingerprint(done))
+        self._done[uid][ref] = (wanted, fingerprint(done))
         self._observer.learn(done)
         return ""
 
     async def remove(self, plan: Plan) -> None:
-        """Delete what is not wanted any more; free volumes whose claim was deleted."""
+        """Delete what is not wanted any more; bring volumes and claims together again.
+
+        What the API server refuses is logged and tried again in the next pass: a finalizer must
+        not wait for it for ever.
+        """
         for ref in plan.remove:
             child = self._observer.child(ref)
             uid = child.uid if child is not None else ""
-            await self._api.delete(BY_KIND[ref.kind], ref.namespace, ref.name, uid)
-            self._done.pop(ref, None)
-        for ref in plan.release:
-            # Its claim is gone for good; without that uid the volume takes the new one.
-            gone = {"spec": {"claimRef": {"uid": None, "resourceVersion": None}}}
-            await self._api.merge(VOLUME, "", ref.name, gone)
+            try:
+                await self._api.delete(BY_KIND[ref.kind], ref.namespace, ref.name, uid)
+            except ApiError as error:
+                _pass_over(error, f"{ref} cannot be removed")
+        for ref, uid in plan.rebind:
+            claim = {"uid": uid or None, "resourceVersion": None}
+            try:
+                await self._api.merge(VOLUME, "", ref.name, {"spec": {"claimRef": claim}})
+            except ApiError as error:
+                _pass_over(error, f"{ref} cannot be bound again")
 
-    def forget(self, refs: Iterable[Ref]) -> None:
-        """What belonged to a Dataset that is no more."""
-        for ref in refs:
-            self._done.pop(ref, None)
+    def forget(self, uid: str) -> None:
+        """A Dataset that is no more."""
+        self._done.pop(uid, None)
+
+
+def _pass_over(error: ApiError, what: str) -> None:
+    if error.status not in REFUSALS:
+        raise error
+    log.warning("%s: %s", what, error.message)
 
 
 def _foreign(there: Mapping[str, Any], uid: str) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cacheop.api.dataset import read_dataset
-from cacheop.operator import deletion, hindrance
-from cacheop.operator.kinds import ref_of
+from cacheop.operator import deletion, hindrance, naming
+from cacheop.operator.kinds import Ref, ref_of
 from cacheop.operator.manifests import config, network, volume, workers
 from cacheop.operator.manifests.owned import Owner
 from cacheop.operator.observed import seconds_of
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cacheop.api.dataset import DatasetSpec
     from cacheop.operator.facts import WorkerPod
     from cacheop.operator.hindrance import Event
-    from cacheop.operator.kinds import Ref
     from cacheop.operator.manifests.owned import Document
     from cacheop.operator.observed import Observed
     from cacheop.operator.settings import Settings
@@ -53,8 +52,8 @@ class Plan:
     objects: tuple[Document, ...] = ()
     """To be applied in this order."""
     remove: tuple[Ref, ...] = ()
-    release: tuple[Ref, ...] = ()
-    """Volumes whose claim was deleted: to be made available again."""
+    rebind: tuple[tuple[Ref, str], ...] = ()
+    """Volumes that lost their claim, or it them; the uid of that claim, "" = any of its name."""
     replace: tuple[WorkerPod, ...] = ()
     """Worker pods to be deleted, so that a new one comes."""
     asks: tuple[Ask, ...] = ()
@@ -142,7 +141,7 @@ def _serve(owner: Owner, head: Head, seen: Observed, settings: Settings) -> Plan
         finalizer=True,
         objects=tuple(o for o in objects if ref_of(o) not in seen.taken),
         remove=surplus,
-        release=_released(seen),
+        rebind=_rebound(owner, seen, homes),
         replace=to_replace(
             seen.workers,
             workers.template_of(daemon_set),
@@ -160,14 +159,24 @@ def _serve(owner: Owner, head: Head, seen: Observed, settings: Settings) -> Plan
     )
 
 
-def _released(seen: Observed) -> tuple[Ref, ...]:
-    return tuple(
-        ref
-        for ref, child in seen.children.items()
-        if ref.kind == "PersistentVolume"
-        and child.phase in ("Released", "Failed")
-        and not child.deleting
-    )
+def _rebound(owner: Owner, seen: Observed, homes: list[str]) -> tuple[tuple[Ref, str], ...]:
+    """What Kubernetes does not mend by itself after a claim or volume was deleted by hand.
+
+    A volume keeps the uid of a claim that is gone; a claim that lost its volume takes only one that
+    names its uid.
+    """
+    found = []
+    for home in homes:
+        name = naming.volume_name(owner.uid, "" if home == owner.namespace else home)
+        pv = seen.children.get(Ref("PersistentVolume", "", name))
+        pvc = seen.children.get(Ref("PersistentVolumeClaim", home, owner.name))
+        if pv is None or pv.deleting:
+            continue
+        if pvc is not None and pvc.phase == "Lost" and not pvc.deleting:
+            found.append((pv.ref, pvc.uid))
+        elif pv.phase in ("Released", "Failed"):
+            found.append((pv.ref, ""))
+    return tuple(found)
 
 
 def _undrained(seen: Observed, placement: Placement) -> frozenset[str]:

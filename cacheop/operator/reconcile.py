@@ -62,6 +62,7 @@ class Reconciler:
         self._gatherer, self._applier, self._teller = gatherer, applier, teller
         self._loader, self._poster = loader, poster
         self._written: dict[Place, Written] = {}
+        self._uids: dict[Place, str] = {}
 
     async def dataset(self, place: Place) -> float | None:
         """One pass; the seconds until the next one is due."""
@@ -70,6 +71,10 @@ class Reconciler:
             self._forget(place)
             return None
         uid = document["metadata"]["uid"]
+        if self._uids.setdefault(place, uid) != uid:  # another one of the same name
+            self._forget(place)
+            self._observer.saw_dataset(document)
+            self._uids[place] = uid
         seen = await self._gatherer.gather(place, document)
         wanted = plan(document, seen, self._settings)
         finalizers = document["metadata"].get("finalizers") or ()
@@ -77,6 +82,7 @@ class Reconciler:
             if document["metadata"].get("deletionTimestamp"):
                 return None  # it goes without us
             await self._set_finalizer(document, there=True)
+            document = self._observer.datasets.get(place, document)
         taken, errors = await self._applier.apply(wanted.objects, uid)
         if taken or errors:
             seen = dataclasses.replace(seen, taken=taken, errors=errors)
@@ -132,12 +138,14 @@ class Reconciler:
             },
         }
         try:
-            await self._api.apply(DATASET, wanted)
+            done = await self._api.apply(DATASET, wanted)
         except ApiError as error:
             if error.status not in (404, 409, 422):
                 raise
             if there:
                 raise
+        else:
+            self._observer.wrote_dataset(done)
 
     async def _write_status(
         self, place: Place, document: Mapping[str, Any], wanted: Plan
@@ -174,6 +182,7 @@ class Reconciler:
 
     def _forget(self, place: Place) -> None:
         self._written.pop(place, None)
+        self._applier.forget(self._uids.pop(place, ""))
         self._observer.forget(place)
         self._gatherer.forget(place)
         self._teller.forget(place)

@@ -15,7 +15,7 @@ from cacheop.operator.api import Api, ApiError
 from cacheop.operator.apply import Applier
 from cacheop.operator.events import Poster
 from cacheop.operator.gather import Gatherer
-from cacheop.operator.kinds import DATASET, Kind
+from cacheop.operator.kinds import DATALOAD, DATASET, Kind
 from cacheop.operator.lease import Lease, Lost
 from cacheop.operator.loading import Loader
 from cacheop.operator.observe import Observer
@@ -44,7 +44,8 @@ class Operator:
     """Everything of one process while it is the active one."""
 
     def __init__(self, api: Api, access: Access, settings: Settings, lease: Lease) -> None:
-        self._access, self._settings, self._lease = access, settings, lease
+        self._api, self._access = api, access
+        self._settings, self._lease = settings, lease
         self.queue = WorkQueue(self._do)
         self._observer = Observer(
             api, settings, self._concerns, lambda namespace: self.queue.add(("secret", namespace))
@@ -74,11 +75,25 @@ class Operator:
             group.create_task(self._observer.run())
             # Nothing is decided before everything that is there has been seen.
             await self._observer.listed()
+            await self._served()
             group.create_task(handlers.run(self._access, self._settings.namespaces, self._saw))
             group.create_task(self.queue.run(WORKERS))
             group.create_task(self._poller.run())
             group.create_task(self._redis.run())
             group.create_task(self._tidy())
+
+    async def _served(self) -> None:
+        """Until the CRDs are there: kopf looks for them once."""
+        for kind in (DATASET, DATALOAD):
+            for namespace in self._settings.namespaces or ("",):
+                while True:
+                    try:
+                        async for _ in self._api.pages(kind, namespace):
+                            break
+                        break
+                    except ApiError as error:
+                        log.warning("waiting for the CRD of %s: %s", kind.plural, error)
+                        await asyncio.sleep(RETRY_SECONDS)
 
     async def _do(self, key: tuple[str, ...]) -> float | None:
         await self._lease.acting.wait()

@@ -123,6 +123,8 @@ def test_a_volume_that_is_deleted_comes_back(lab: Lab, team: str) -> None:
         20,
         "the volume is back",
     )
+    claim = OBJECTS["PersistentVolumeClaim"].format(team)
+    wait_for(lambda: lab.api.get(claim)["status"]["phase"] == "Bound", 40, "bound again")
 
 
 EDITS: dict[str, JSON] = {

@@ -171,7 +171,14 @@ def test_what_is_not_shared_any_more_goes():
 
 def test_a_volume_whose_claim_was_deleted_is_freed():
     children = {VOLUME: child(VOLUME, phase="Released")}
-    assert plan(document(), observed(children=children), SETTINGS).release == (VOLUME,)
+    assert plan(document(), observed(children=children), SETTINGS).rebind == ((VOLUME, ""),)
+
+
+def test_a_claim_whose_volume_was_deleted_gets_the_new_one():
+    lost = child(CLAIM, phase="Lost")
+    children = {CLAIM: lost, VOLUME: child(VOLUME, phase="Available")}
+    found = plan(document(), observed(children=children), SETTINGS)
+    assert found.rebind == ((VOLUME, lost.uid),)
 
 
 def test_suspend_is_told_until_it_is_so():
