@@ -135,8 +135,11 @@ class Loader:
                         silence_seconds=SILENCE_SECONDS,
                         **request,
                     )
-            except CacheopError as error:
-                errors.append(f"{pod.node}: {error}")
+                merge_loads(latest)
+            except Exception as error:  # noqa: BLE001 - one must not end what the others tell
+                known = isinstance(error, CacheopError)
+                errors.append(f"{pod.node}: {error if known else 'it answers strangely'}")
+                latest[number] = {}
 
         async with asyncio.TaskGroup() as group:
             for number, pod in enumerate(pods):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from cacheop.operator.facts import WorkerPod
     from cacheop.operator.observe import Observer, Place
     from cacheop.operator.settings import Settings
+
+log = logging.getLogger("cacheop.operator")
 
 AT_ONCE = 32
 TICK_SECONDS = 0.5
@@ -67,7 +70,9 @@ class Poller:
                 async with turns, Worker(pod.ip, token) as worker:
                     self.reports[pod.uid] = read_report(await worker.ask("status"))
                 self._heard[pod.uid] = now
-        except (CacheopError, ValueError, TypeError, KeyError):
+        except Exception as error:  # noqa: BLE001 - whatever a pod says, it harms nobody else
+            if not isinstance(error, CacheopError):
+                log.warning("%s/%s answers strangely: %r", pod.namespace, pod.name, error)
             if now - self._heard.get(pod.uid, 0.0) > FORGET_SECONDS:
                 self.reports.pop(pod.uid, None)
         finally:
