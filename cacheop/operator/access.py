@@ -35,7 +35,8 @@ class Access:
 
     def headers(self) -> dict[str, str]:
         """Who we are, for one request."""
-        if self.token_file is not None and time.monotonic() - self._read_at > TOKEN_SECONDS:
+        old = not self.token or time.monotonic() - self._read_at > TOKEN_SECONDS
+        if self.token_file is not None and old:
             self.token = self.token_file.read_text().strip()
             self._read_at = time.monotonic()
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}

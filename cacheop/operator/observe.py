@@ -55,6 +55,7 @@ class Observer:
         self._users: dict[Place, dict[str, UserPod]] = defaultdict(dict)
         """By (namespace, name of claim or inline Dataset), then uid."""
         self._workers: dict[Place, dict[str, WorkerPod]] = defaultdict(dict)
+        self._plugins: dict[str, PluginPod] = {}
         self._children: dict[Place, dict[Ref, Child]] = defaultdict(dict)
         self._expected: dict[Ref, str] = {}
         """Fingerprints that our own calls lead to."""
@@ -94,11 +95,7 @@ class Observer:
 
     def plugins(self) -> frozenset[str]:
         """Nodes whose node plugin is ready."""
-        return frozenset(
-            pod.node
-            for pod in self._pods.items.values()
-            if isinstance(pod, PluginPod) and pod.ready
-        )
+        return frozenset(pod.node for pod in self._plugins.values() if pod.ready)
 
     def workers(self, place: Place) -> tuple[WorkerPod, ...]:
         """The worker pods of a Dataset."""
@@ -223,6 +220,10 @@ class Observer:
             elif isinstance(pod, UserPod):
                 self._user_changed(pod, there=there)
             elif isinstance(pod, PluginPod):
+                if there:
+                    self._plugins[pod.name] = pod
+                else:
+                    self._plugins.pop(pod.name, None)
                 for place, pods in self._workers.items():
                     if any(worker.node == pod.node for worker in pods.values()):
                         self._touch(place)
