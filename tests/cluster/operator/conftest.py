@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+@pytest.fixture
+def controllers(lab: Lab) -> None:
+    """For tests that need Kubernetes' own controllers."""
+    if not lab.plane.has_controllers:
+        pytest.skip("kube-controller-manager is not built here")
+
+
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """A control plane of its own; the binaries are those of the test cluster."""
