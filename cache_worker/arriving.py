@@ -6,8 +6,10 @@ gets the bytes knows only then that they are good.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import xxhash
@@ -15,7 +17,7 @@ import xxhash
 from cacheop.api.errors import CacheopError, WorkerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 RELAY_BYTES = 1 << 20
 """Smaller chunks are passed on whole: they are here before anybody could be told."""
@@ -93,3 +95,53 @@ class Arriving:
     def whole(self) -> int:
         """The checksum, after the last piece."""
         return self._hash.intdigest()
+
+
+class Arrivals:
+    """All of them by slot, and who waits for one to begin. Used on the worker's loop only."""
+
+    def __init__(self) -> None:
+        self._arriving: dict[int, Arriving] = {}
+        self._awaited: dict[int, set[asyncio.Future[None]]] = {}
+
+    def get(self, slot: int) -> Arriving | None:
+        """What is on its way."""
+        return self._arriving.get(slot)
+
+    def is_awaited(self, slot: int) -> bool:
+        """Whether somebody would pass it on."""
+        return slot in self._awaited
+
+    @contextmanager
+    def awaiting(self, slot: int) -> Iterator[asyncio.Future[None]]:
+        """A future that is done once there is something of the chunk to pass on."""
+        begun = asyncio.get_running_loop().create_future()
+        waiting = self._awaited.setdefault(slot, set())
+        waiting.add(begun)
+        try:
+            yield begun
+        finally:
+            waiting.discard(begun)
+            if not waiting:
+                self._awaited.pop(slot, None)
+
+    @contextmanager
+    def passing_on(self, slot: int, length: int) -> Iterator[Arriving | None]:
+        """Let peers have the bytes of a large chunk as they come. Not twice at a time."""
+        if length < RELAY_BYTES or slot in self._arriving:
+            yield None
+            return
+        arriving = self._arriving[slot] = Arriving(length, lambda: self._begun(slot))
+        try:
+            yield arriving
+        except CacheopError as error:
+            arriving.end(error)
+            raise
+        finally:
+            del self._arriving[slot]
+            arriving.end()
+
+    def _begun(self, slot: int) -> None:
+        for waiter in self._awaited.get(slot, ()):
+            if not waiter.done():
+                waiter.set_result(None)

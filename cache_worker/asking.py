@@ -122,7 +122,9 @@ class Asking:
         """From the first of `members` that has it. Nothing as soon as `unless` is done."""
         out = self.out(members)
         tasks = {
-            self._ask(wanted, m, only_if_present=True): m for m in members if m.node not in out
+            self._ask(wanted, m, only_if_present=True, seconds=COPY_SECONDS): m
+            for m in members
+            if m.node not in out
         }
         waiting: set[asyncio.Task[Fetched]] = set(tasks)
         try:
@@ -142,6 +144,19 @@ class Asking:
             for task in tasks:
                 task.cancel()
 
+    async def given(self, wanted: Chunk, member: Member) -> Found:
+        """What `member` told that it has; nothing when it has it no more, or cannot be asked."""
+        if self.out([member]):
+            return Found()
+        task = self._ask(wanted, member, only_if_present=True)
+        try:
+            return await self._result(task, member)
+        except CacheopError as error:
+            log.info("%s did not give what it told of: %s", member.node, error)
+            return Found()
+        finally:
+            task.cancel()
+
     def _ask(
         self,
         wanted: Chunk,
@@ -150,6 +165,7 @@ class Asking:
         only_if_present: bool = False,
         hops: int = HOPS_MAX,
         without: Sequence[str] = (),
+        seconds: float = FETCH_SECONDS,
     ) -> asyncio.Task[Fetched]:
         task = asyncio.create_task(
             self._peers.fetch(
@@ -161,7 +177,7 @@ class Asking:
                 only_if_present=only_if_present,
                 hops=hops,
                 without=tuple(without),
-                seconds=COPY_SECONDS if only_if_present else FETCH_SECONDS,
+                seconds=seconds,
             )
         )
         tasks = self._asked.setdefault(member.node, set())

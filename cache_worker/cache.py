@@ -13,31 +13,58 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cache_worker.arriving import RELAY_BYTES, Arriving
+from cache_worker.arriving import Arrivals, Arriving
 from cache_worker.asking import Found
 from cache_worker.counters import Counters, OriginHealth
 from cache_worker.flow import Flow
+from cache_worker.news import News
 from cache_worker.origins import OriginObject
 from cache_worker.pace import ORIGIN
 from cache_worker.relayed import Relayed
 from cache_worker.route import COPIES, ORDER_MEMBERS, Flight
 from cacheop.api.chunk import chunk_span, chunks_of_span
 from cacheop.api.errors import CacheopError, StoreError, SuspendedError
-from cacheop.api.table import PRESENT, STATE_MASK, SUSPECT
+from cacheop.api.table import ABSENT, PRESENT, STATE_MASK, SUSPECT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from cache_worker.cluster import Cluster
     from cache_worker.origins import Arrived, Origin
     from cache_worker.route import Asked
     from cache_worker.store import Store
     from cache_worker.versions import Version
+    from cache_worker.view import Member
 
 ATTEMPTS = 8
 """How often a chunk that is evicted again before it was read is cached again; then read through."""
+
+
+_Found = bool | memoryview | None
+"""Of a fill: as `Cache.ensure`; None = begin again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A chunk that is to come here, and for whom."""
+
+    version: Version
+    row: int
+    chunk: int
+    demand: bool
+    asked: Asked | None
+    flight: Flight = field(default_factory=Flight)
+
+    @property
+    def slot(self) -> int:
+        return self.version.slots.first_slot(self.row) + self.chunk
+
+    @property
+    def length(self) -> int:
+        return chunk_span(self.version.index.size(self.row), self.chunk)[1]
 
 
 class Cache:
@@ -53,11 +80,10 @@ class Cache:
         """Where neighbours are asked; None = this node is alone."""
         self._origin_of = origin_of
         self._flow = Flow()
-        self._fills: dict[int, tuple[Flight, asyncio.Task[bool | memoryview]]] = {}
+        self.news = News()
+        self._fills: dict[int, tuple[Flight, asyncio.Task[_Found]]] = {}
         self._relayed = Relayed()
-        self._arriving: dict[int, Arriving] = {}
-        """Large chunks that the origin sends just now, by slot."""
-        self._awaited: dict[int, set[asyncio.Future[None]]] = {}
+        self._arrivals = Arrivals()
 
     async def read(
         self, version: Version, row: int, offset: int, length: int, *, inline: bool = False
@@ -141,23 +167,41 @@ class Cache:
         One fill per chunk, however many ask and whichever version they read; a waiter that goes
         away does not stop it. `asked`: it is a peer that asks.
         """
-        slot = version.slots.first_slot(row) + chunk
-        if self.store.table.state(slot) == PRESENT:
-            return True
-        if slot not in self._fills:
-            # The version stays until the fill is done, also when nobody waits for it any more: its
-            # slots would be given to other files, and its tree is where we write.
-            version.use()
-            flight = Flight()
-            if self.cluster is not None:
-                flight.hops = self.cluster.hops(version, row, chunk, asked)
-            task = asyncio.create_task(self._fill(version, row, chunk, demand, asked, flight))
-            self._fills[slot] = flight, task
-            task.add_done_callback(lambda done: self._filled(version, slot, done))
-        flight, task = self._fills[slot]
-        if not flight.may_be_joined(asked):
-            return (await self._obtain(version, row, chunk, demand, asked, Flight()))[0]
-        return await asyncio.shield(task)
+        wanted = _Wanted(version, row, chunk, demand, asked)
+        if demand and asked is None and not self.store.is_present(version, row, chunk):
+            self.counters.wanted_bytes += wanted.length
+        while not self.store.is_present(version, row, chunk):
+            if wanted.slot not in self._fills:
+                if self.cluster is not None:
+                    wanted.flight.hops = self.cluster.hops(version, row, chunk, asked)
+                self._begin(wanted, self._fill(wanted))
+            flight, task = self._fills[wanted.slot]
+            if not flight.may_be_joined(asked):
+                return (await self._obtain(replace(wanted, flight=Flight())))[0]
+            found = await asyncio.shield(task)
+            if found is not None:
+                return found
+            # It was to come from a neighbour that had it no more: the usual way, then.
+        return True
+
+    async def gather(self, version: Version, row: int, chunk: int, member: Member) -> bool:
+        """Get a chunk that `member` has, in the background; True if it is here now.
+
+        Neither is the origin read nor anything evicted for it.
+        """
+        wanted = _Wanted(version, row, chunk, demand=False, asked=None)
+        if wanted.slot in self._fills or self.store.table.state(wanted.slot) != ABSENT:
+            return False
+        return await self._begin(wanted, self._gather(wanted, member)) is True
+
+    def _begin(self, wanted: _Wanted, work: Coroutine[None, None, _Found]) -> asyncio.Task[_Found]:
+        # The version stays until the fill is done, also when nobody waits for it any more: its
+        # slots would be given to other files, and its tree is where we write.
+        wanted.version.use()
+        task = asyncio.create_task(work)
+        self._fills[wanted.slot] = wanted.flight, task
+        task.add_done_callback(lambda done: self._filled(wanted, done))
+        return task
 
     async def give(
         self, version: Version, row: int, chunk: int, asked: Asked
@@ -168,21 +212,16 @@ class Cache:
         """
         slot = version.slots.first_slot(row) + chunk
         whole = asyncio.create_task(self._give_whole(version, row, chunk, asked))
-        begun = asyncio.get_running_loop().create_future()
-        waiting = self._awaited.setdefault(slot, set())
-        waiting.add(begun)
-        try:
-            if slot not in self._arriving:
-                await asyncio.wait({whole, begun}, return_when=asyncio.FIRST_COMPLETED)
-            arriving = self._arriving.get(slot)
-            if arriving is not None and arriving.has_begun and not whole.done():
-                return arriving
-            return await whole
-        finally:
-            whole.cancel()
-            waiting.discard(begun)
-            if not waiting:
-                self._awaited.pop(slot, None)
+        with self._arrivals.awaiting(slot) as begun:
+            try:
+                if self._arrivals.get(slot) is None:
+                    await asyncio.wait({whole, begun}, return_when=asyncio.FIRST_COMPLETED)
+                arriving = self._arrivals.get(slot)
+                if arriving is not None and arriving.has_begun and not whole.done():
+                    return arriving
+                return await whole
+            finally:
+                whole.cancel()
 
     async def _give_whole(
         self, version: Version, row: int, chunk: int, asked: Asked
@@ -192,27 +231,19 @@ class Cache:
                 found = await self.ensure(version, row, chunk, asked=asked)
                 if found is not False:  # False: joined the fill of a reader who wants a part only
                     return None if found is True else found
-            return (await self._obtain(version, row, chunk, True, asked, Flight()))[0]
+            return (await self._obtain(_Wanted(version, row, chunk, True, asked)))[0]
 
-    def _filled(self, version: Version, slot: int, task: asyncio.Task[bool | memoryview]) -> None:
-        del self._fills[slot]
-        version.unuse()
+    def _filled(self, wanted: _Wanted, task: asyncio.Task[_Found]) -> None:
+        del self._fills[wanted.slot]
+        wanted.version.unuse()
         if not task.cancelled():
             task.exception()  # retrieved: whoever waited has it; nobody may have waited any more
 
-    async def _fill(
-        self,
-        version: Version,
-        row: int,
-        chunk: int,
-        demand: bool,
-        asked: Asked | None,
-        flight: Flight,
-    ) -> bool | memoryview:
-        slot = version.slots.first_slot(row) + chunk
-        if self.store.table.state(slot) == SUSPECT:
+    async def _fill(self, wanted: _Wanted) -> bool | memoryview:
+        version, row, chunk, asked = wanted.version, wanted.row, wanted.chunk, wanted.asked
+        if self.store.table.state(wanted.slot) == SUSPECT:
             await self.store.verify(version, row, chunk)
-        if self.store.table.state(slot) == PRESENT:  # verified, by us or in the background
+        if self.store.is_present(version, row, chunk):  # verified, by us or in the background
             return True
         cluster = self.cluster
         if self.suspended and cluster is None:
@@ -221,103 +252,84 @@ class Cache:
         if asked is not None and asked.holds:
             ours = True  # or will be, once who drains is gone
         # Where we had it before, or may not keep it, others may have got it from us.
-        others = COPIES if self.store.table.state_byte(slot) & ~STATE_MASK else 0
+        others = COPIES if self.store.table.state_byte(wanted.slot) & ~STATE_MASK else 0
         reserved = self.store.reserve(version, row, chunk, copy=not ours)
         if not reserved:
             others = COPIES
-        try:
+        with self._abandoned_if_failed(wanted if reserved else None):
             whole = reserved or asked is not None
-            found = await self._find(version, row, chunk, asked, flight, others)
+            found = await self._find(wanted, others)
             if found.data is None and not whole:
                 return False  # only the part that is read comes from the origin
-            data, checksum = await self._given(version, row, chunk, demand, found)
-        except BaseException:
-            if reserved:
-                self.store.abandon(version, row, chunk)
-            raise
+            data, checksum = await self._given(wanted, found)
         if reserved and await self.store.write(version, row, chunk, data, checksum):
             self._relayed.drop((version.name, row, chunk))
+            if found.data is None:
+                self.news.add(version.name, row, chunk)
             return True
         self._relayed.keep((version.name, row, chunk), data, checksum)
         return data
 
-    async def _obtain(
-        self,
-        version: Version,
-        row: int,
-        chunk: int,
-        demand: bool,
-        asked: Asked | None,
-        flight: Flight,
-    ) -> tuple[memoryview, int | None]:
-        """(bytes of the whole chunk, their checksum if it is known), kept nowhere."""
-        found = await self._find(version, row, chunk, asked, flight, COPIES)
-        return await self._given(version, row, chunk, demand, found)
+    async def _gather(self, wanted: _Wanted, member: Member) -> bool | memoryview | None:
+        """See gather; None = not to be had so."""
+        version, row, chunk = wanted.version, wanted.row, wanted.chunk
+        if self.cluster is None or self.store.space.above_high(wanted.length):
+            return None
+        if not self.store.reserve(version, row, chunk, copy=True):
+            return None
+        with self._abandoned_if_failed(wanted):
+            found = await self.cluster.fetch_from(member, version, row, chunk)
+        if found.data is None:
+            self.store.abandon(version, row, chunk)
+            return None
+        self.counters.peer_bytes += wanted.length
+        self.counters.gathered_bytes += wanted.length
+        stored = await self.store.write(version, row, chunk, found.data, found.checksum)
+        return True if stored else found.data
 
-    async def _find(
-        self,
-        version: Version,
-        row: int,
-        chunk: int,
-        asked: Asked | None,
-        flight: Flight,
-        others: int,
-    ) -> Found:
+    @contextmanager
+    def _abandoned_if_failed(self, reserved: _Wanted | None) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            if reserved is not None:
+                self.store.abandon(reserved.version, reserved.row, reserved.chunk)
+            raise
+
+    async def _obtain(self, wanted: _Wanted) -> tuple[memoryview, int | None]:
+        """(bytes of the whole chunk, their checksum if it is known), kept nowhere."""
+        return await self._given(wanted, await self._find(wanted, COPIES))
+
+    async def _find(self, wanted: _Wanted, others: int) -> Found:
         """The chunk from memory or a peer; without data, the origin is to be read by us."""
-        length = chunk_span(version.index.size(row), chunk)[1]
+        version, row, chunk = wanted.version, wanted.row, wanted.chunk
         relayed = self._relayed.get((version.name, row, chunk))
         if relayed is not None:
             return Found(*relayed)
-        if self.cluster is None or not length:
+        if self.cluster is None or not wanted.length:
             return Found()
         if self.suspended:
             others = ORDER_MEMBERS
+        asked, flight = wanted.asked, wanted.flight
         found = await self.cluster.fetch(version, row, chunk, asked, flight, others=others)
         if found.data is not None:
-            self.counters.peer_bytes += length
+            self.counters.peer_bytes += wanted.length
         return found
 
-    async def _given(
-        self,
-        version: Version,
-        row: int,
-        chunk: int,
-        demand: bool,
-        found: Found,
-    ) -> tuple[memoryview, int | None]:
+    async def _given(self, wanted: _Wanted, found: Found) -> tuple[memoryview, int | None]:
         """What was found, else the whole chunk from the origin."""
         if found.data is not None:
             return found.data, found.checksum
-        offset, length = chunk_span(version.index.size(row), chunk)
-        slot = version.slots.first_slot(row) + chunk
-        wanted = self.cluster is not None or slot in self._awaited
-        with self._passing_on(slot, length if wanted else 0) as arriving:
+        version, row, slot = wanted.version, wanted.row, wanted.slot
+        offset, length = chunk_span(version.index.size(row), wanted.chunk)
+        passed_on = self.cluster is not None or self._arrivals.is_awaited(slot)
+        with self._arrivals.passing_on(slot, length if passed_on else 0) as arriving:
             arrived = arriving.arrived if arriving else None
+            demand = wanted.demand
             data = await self._fetch(version, row, offset, length, demand=demand, arrived=arrived)
         if found.hedged:
             self.counters.hedged_origin_bytes += length
         return data, arriving.checksum if arriving else None
-
-    @contextmanager
-    def _passing_on(self, slot: int, length: int) -> Iterator[Arriving | None]:
-        """Let peers have the bytes of a large chunk as they come. Not twice at a time."""
-        if length < RELAY_BYTES or slot in self._arriving:
-            yield None
-            return
-        arriving = self._arriving[slot] = Arriving(length, lambda: self._begun(slot))
-        try:
-            yield arriving
-        except CacheopError as error:
-            arriving.end(error)
-            raise
-        finally:
-            del self._arriving[slot]
-            arriving.end()
-
-    def _begun(self, slot: int) -> None:
-        for waiter in self._awaited.get(slot, ()):
-            if not waiter.done():
-                waiter.set_result(None)
 
     def _suspended(self, version: Version, row: int) -> SuspendedError:
         return SuspendedError(

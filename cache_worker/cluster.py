@@ -109,6 +109,12 @@ class Cluster:
         if self._settled.issuperset(others):
             self._settled.add(version)
 
+    def neighbours(self) -> list[Member]:
+        """The others in our failure domain that can be asked."""
+        others = [m for m in self.view.domain(self._placement) if m.node != self.me]
+        out = self._asking.out(others)
+        return [member for member in others if member.node not in out]
+
     def lister(self, without: Iterable[str] = ()) -> Member | None:
         """Who lists the origin, for all zones; None when all drain."""
         out = self._asking.out(self.view.members).union(without)
@@ -207,6 +213,11 @@ class Cluster:
                 break
         flight.hops = HOPS_MAX + 1
         return Found(hedged=bool(outrun))
+
+    async def fetch_from(self, member: Member, version: Version, row: int, chunk: int) -> Found:
+        """A chunk that `member` told it has; without data, it cannot be had there."""
+        length = chunk_span(version.index.size(row), chunk)[1]
+        return await self._asking.given(Chunk(version.name, row, chunk, length), member)
 
     def _order(self, version: Version, row: int, chunk: int) -> tuple[Member, ...]:
         content = version.index.content(row)

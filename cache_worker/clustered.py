@@ -13,6 +13,7 @@ from cache_worker.census import Census
 from cache_worker.cluster import Cluster
 from cache_worker.draining import Drain
 from cache_worker.following import REFRESH_SECONDS, Following
+from cache_worker.gathering import Gathering
 from cache_worker.giving import Giving
 from cache_worker.members import open_members
 from cache_worker.peers.client import Peers
@@ -72,7 +73,10 @@ class Clustered:
 
     def tasks(self) -> list[Coroutine[Any, Any, None]]:
         """What runs in the background."""
-        return [self.cluster.run(), self.following.run(), self.census.run()]
+        tasks = [self.cluster.run(), self.following.run(), self.census.run()]
+        if self._config.dataset.spec.prefetch.mode != "Off":
+            tasks.append(Gathering(self._cache, self.cluster).run())
+        return tasks
 
     def drain(self) -> Drain:
         """Leave: see draining.py."""

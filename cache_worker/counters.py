@@ -22,6 +22,10 @@ class Counters:
     """The part of `origin_bytes` read in place of an owner that was there, but too slow."""
     peer_bytes: int = 0
     """Bytes of chunks that came from peers."""
+    gathered_bytes: int = 0
+    """The part of `peer_bytes` that was fetched ahead (gathering.py)."""
+    wanted_bytes: int = 0
+    """Bytes of chunks that readers here asked for and that were not here."""
     origin_requests: dict[str, int] = field(default_factory=lambda: {"get": 0, "list": 0})
     origin_errors: int = 0
     read_bytes: dict[str, int] = field(default_factory=lambda: {"local": 0, "through": 0})

@@ -39,6 +39,7 @@ UNKNOWN_SECONDS = 60.0
 ADOPT_LOOK_SECONDS = 0.02
 PIECE_MAX_BYTES = 64 << 20
 PULLS_AT_ONCE = 16
+NEWS_MAX = 4096
 FILES = {"index": names.index_path, "arrow": names.arrow_path}
 
 
@@ -57,6 +58,7 @@ class Giving:
             "refresh": self._refresh,
             "pull": self._pull,
             "verify": self._verify,
+            "news": self._news,
         }
 
     # -- chunks -----------------------------------------------------------------------------------
@@ -208,6 +210,13 @@ class Giving:
             )
         failed = [pair for pair, done in zip(chunks, found, strict=True) if done is not True]
         return {"present": len(chunks) - len(failed), "failed": failed}
+
+    async def _news(self, meta: dict[str, Any], asker: Asker) -> dict[str, Any]:
+        """What we got from the origin since the asker heard of it."""
+        del asker
+        most = max(0, min(int(meta["most"]), NEWS_MAX))
+        after, chunks = self._cache.news.since(str(meta["version"]), int(meta["after"]), most)
+        return {"after": after, "chunks": chunks}
 
     async def _verify(self, meta: dict[str, Any], asker: Asker) -> dict[str, Any]:
         """A peer got bad bytes of us: if our disk has them, they go."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from cache_worker.clustered import Clustered
+    from cache_worker.counters import Counters
     from cache_worker.mounted import Mounts
     from cache_worker.worker import Worker
 
@@ -76,8 +77,7 @@ class WorkerCollector(Collector):
         )
         yield from _of_mounts(worker.mounts, base, here)
         if worker.clustered is not None:
-            hedged = counters.hedged_origin_bytes
-            yield from _of_peers(worker.clustered, hedged, base, here)
+            yield from _of_peers(worker.clustered, counters, base, here)
 
 
 def _of_mounts(mounts: Mounts, base: list[str], here: list[str]) -> Iterable[Metric]:
@@ -101,7 +101,7 @@ def _of_mounts(mounts: Mounts, base: list[str], here: list[str]) -> Iterable[Met
 
 
 def _of_peers(
-    clustered: Clustered, hedged_bytes: int, base: list[str], here: list[str]
+    clustered: Clustered, counters: Counters, base: list[str], here: list[str]
 ) -> Iterable[Metric]:
     """What went between this node and others of its cluster, and what is thought of them."""
     moved = CounterMetricFamily(
@@ -124,7 +124,11 @@ def _of_peers(
         "Part of the origin bytes read in place of an owner that was there, but too slow",
         labels=base,
     )
-    hedged.add_metric(here, hedged_bytes)
+    hedged.add_metric(here, counters.hedged_origin_bytes)
+    gathered = CounterMetricFamily(
+        "cacheop_gathered_bytes", "Part of the peers' bytes fetched ahead of readers", labels=base
+    )
+    gathered.add_metric(here, counters.gathered_bytes)
     bans = CounterMetricFamily(
         "cacheop_peer_bans", "Peers not asked for a while, by reason", labels=[*base, "reason"]
     )
@@ -132,7 +136,7 @@ def _of_peers(
         bans.add_metric([*here, reason], number)
     members = GaugeMetricFamily("cacheop_members", "Live members seen, us too", labels=base)
     members.add_metric(here, len(clustered.cluster.view.members))
-    yield from (moved, requests, hedged, bans, members)
+    yield from (moved, requests, hedged, gathered, bans, members)
 
 
 def exporter(worker: Worker) -> CollectorRegistry:

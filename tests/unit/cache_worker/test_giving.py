@@ -8,40 +8,12 @@ import pytest
 import xxhash
 
 from cache_worker.draining import Drain
-from cache_worker.giving import Giving
-from cache_worker.peers.service import Asker
 from cacheop.api.errors import NotFoundError, ProtocolError
 from cacheop.api.table import ABSENT, PRESENT
-from tests.fakes.node_cache import NodeCache
 from tests.fakes.origin import MemoryOrigin
-from tests.fakes.peers_in_memory import ClusterOf
+from tests.fakes.two_nodes import ASKER, Node, TwoNodes
 
 MIB = 1 << 20
-ASKER = Asker("b", "")
-
-
-class Following:
-    """Says which version members have."""
-
-    def __init__(self):
-        self.expected = set()
-        self.my_facts = None
-
-    def expects(self, version):
-        return version in self.expected
-
-
-class Node:
-    def __init__(self, root, origin, **how):
-        self.cache = NodeCache(root, origin, **how)
-        self.following = Following()
-        self.giving = Giving(self.cache.cache, self.following)
-
-    def provide(self, version, row, chunk=0, *, only_if_present=False):
-        return self.giving.provide(
-            version, row, chunk, 0,
-            only_if_present=only_if_present, hops=1, without=(), asker=ASKER,
-        )  # fmt: skip
 
 
 @pytest.fixture
@@ -186,41 +158,6 @@ def test_manifests_are_given_in_pieces(node):
                 await node.giving.answer("file", {**meta, **bad}, ASKER)
 
     asyncio.run(run())
-
-
-class TwoNodes:
-    """Node `a`, whose cluster asks node `b`'s Giving in memory, and the other way round."""
-
-    def __init__(self, root, origin, **how):
-        self.a, self.b = Node(root / "a", origin, **how), Node(root / "b", origin)
-        self.origin = origin
-        self.one, self.two = ClusterOf("a", "ab"), ClusterOf("b", "ab")
-        self.version = self.a.cache.add_version()
-        self.b.cache.add_version()
-        for node, cluster in ((self.a, self.one), (self.b, self.two)):
-            node.cache.cache.cluster = cluster.cluster
-            node.cache.store.victims.owned = cluster.cluster.owned
-        self.one.peers.ask = lambda member, op, meta, seconds: self.b.giving.answer(
-            op, meta, Asker("a", "")
-        )
-        self.two.peers.fetch = self.fetch_of_a
-
-    async def fetch_of_a(self, member, version, row, chunk, length, *, only_if_present, **_):
-        from cache_worker.peers.errors import PeerAbsent
-        from cache_worker.peers.link import Fetched
-
-        found = self.a.giving.open_present(version, row, chunk)
-        if found is None:
-            raise PeerAbsent("it is not there")
-        try:
-            data = os.pread(found.fd, found.length, found.offset)
-        finally:
-            found.close()
-        return Fetched(memoryview(data), found.checksum)
-
-    def close(self):
-        self.a.cache.close()
-        self.b.cache.close()
 
 
 def many(count=40):
