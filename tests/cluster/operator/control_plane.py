@@ -85,7 +85,12 @@ class Client:
                 found: JSON = json.loads(answer.read())
                 return found
         except urllib.error.HTTPError as error:
-            raise ApiRefused(error.code, json.loads(error.read() or b"{}")) from error
+            text = error.read()
+            try:
+                told = json.loads(text or b"{}")
+            except ValueError:  # of a path that it does not serve yet
+                told = {"message": text.decode()}
+            raise ApiRefused(error.code, told) from error
 
     def get(self, path: str) -> JSON:
         return self.call("GET", path)

@@ -87,9 +87,13 @@ def test_a_dataset_gets_all_it_needs(lab: Lab, team: str) -> None:
     status = lab.status(team)
     assert status["phase"] == "Pending"
     assert status["observedGeneration"] == 1
-    listed = lab.api.get(f"/api/v1/namespaces/{SYSTEM}/configmaps/cacheop-datasets")
-    told = json.loads(listed["data"]["datasets.json"])
-    assert {"namespace": team, "name": "mine", "uid": uid} in told["datasets"]
+    mine = {"namespace": team, "name": "mine", "uid": uid}
+
+    def listed() -> bool:
+        found = lab.api.find(f"/api/v1/namespaces/{SYSTEM}/configmaps/cacheop-datasets")
+        return found is not None and mine in json.loads(found["data"]["datasets.json"])["datasets"]
+
+    wait_for(listed, 10, "node plugins know of it")
 
 
 def test_kopf_writes_nothing_on_it(lab: Lab, team: str) -> None:
