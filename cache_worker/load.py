@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cache_worker.flow import Rate
 from cacheop.api.chunk import chunk_count, chunk_span
 from cacheop.api.errors import CacheopError
 from cacheop.api.table import COMPLETE, PRESENT
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from cache_worker.cache import Cache
-    from cache_worker.flow import Rate
     from cache_worker.versions import Version
 
 PARALLEL = 32
@@ -75,6 +75,10 @@ class Load:
         self._whole = bytearray(version.index.rows)  # by row: counted at the start
         self._left: dict[int, int] = {}
         self._bad: set[int] = set()
+
+    def limit(self, bytes_per_second: int) -> None:
+        """Fetch no faster than this, instead of as the Dataset says. Before `run`."""
+        self._rate = Rate(bytes_per_second)
 
     def report(self, phase: str = "Loading") -> dict[str, Any]:
         """Where it stands now."""

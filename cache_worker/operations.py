@@ -148,6 +148,8 @@ class WorkerOperations:
         rows = _rows(version, request.meta.get("paths") or [])
         version.use()
         load = worker.load(version, rows, _replicas(request.meta))
+        if limit := int(request.meta.get("max_origin_bytes_per_second") or 0):
+            load.limit(limit)
         task = asyncio.create_task(load.run())
         try:
             while not (await asyncio.wait({task}, timeout=PROGRESS_SECONDS))[0]:

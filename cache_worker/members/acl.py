@@ -8,7 +8,6 @@ that was changed in its file, are mended without anybody.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from cache_worker.members import resp
 from cache_worker.members.outage import Outage
 from cacheop.api.errors import CacheopError, UserError
+from cacheop.api.redis_acl import rules
 
 if TYPE_CHECKING:
     from cache_worker.members.settings import RedisPlace, RedisServer
@@ -26,22 +26,6 @@ log = logging.getLogger("cacheop.members")
 
 SET_SECONDS = 5.0
 DEADLINE_SECONDS = 2.0
-COMMANDS = ("auth", "hello", "ping", "time", "hset", "hgetall", "hdel", "incr")
-
-
-def rules(place: RedisPlace, password: bytes) -> tuple[str, ...]:
-    """What ACL SETUSER is told; all at once, so the user is never less for a moment. Pure."""
-    commands = COMMANDS if not place.server.database else (*COMMANDS, "select")
-    return (
-        "reset",
-        "on",
-        f"#{hashlib.sha256(password).hexdigest()}",
-        "resetkeys",
-        f"~{place.prefix}*",
-        "resetchannels",
-        "-@all",
-        *(f"+{command}" for command in commands),
-    )
 
 
 async def keep(admin: RedisServer, place: RedisPlace) -> None:
@@ -63,8 +47,9 @@ async def _keep_over_one_connection(admin: RedisServer, place: RedisPlace, outag
             password = file.read_bytes().strip() if file else b""
             if not password:
                 raise OSError(f"{file} has no password for {user}")
+            allowed = rules(place.prefix, password, place.server.database)
             async with asyncio.timeout(DEADLINE_SECONDS):
-                await connection.call(("ACL", "SETUSER", user, *rules(place, password)))
+                await connection.call(("ACL", "SETUSER", user, *allowed))
             outage.over()
             await asyncio.sleep(SET_SECONDS)
     finally:

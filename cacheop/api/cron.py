@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from cacheop.api.errors import SpecError
 
+SEARCH_DAYS = 366 * 8
+"""29 February comes at least so often."""
 MACROS = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -67,3 +71,25 @@ def _number(text: str, name: str, low: int, high: int, words: tuple[str, ...]) -
     if text.isascii() and text.isdigit() and len(text) <= 4 and low <= int(text) <= high:
         return int(text)
     raise SpecError(f'{name} "{text}" is not a number from {low} to {high}')
+
+
+def next_after(schedule: str, moment: datetime) -> datetime | None:
+    """The first time of `schedule` after `moment`, to the minute; None when there is none.
+
+    As in cron(8): where both days are given, either will do.
+    """
+    minutes, hours, days, months, weekdays = parse_cron(schedule)
+    any_day, any_weekday = len(days) == 31, len(weekdays) == 7
+    found = moment.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    for _ in range(SEARCH_DAYS):
+        weekday = (found.weekday() + 1) % 7 in weekdays
+        day = found.day in days
+        right = (day and weekday) if any_day or any_weekday else (day or weekday)
+        if found.month in months and right:
+            for hour in sorted(h for h in hours if h >= found.hour):
+                first = found.minute if hour == found.hour else 0
+                minute = min((m for m in minutes if m >= first), default=None)
+                if minute is not None:
+                    return found.replace(hour=hour, minute=minute)
+        found = found.replace(hour=0, minute=0) + timedelta(days=1)
+    return None

@@ -100,6 +100,8 @@ class DataLoadStatus:
     """For people: 1.2Gi/s."""
     eta: Annotated[str, Limits(max_length=32)] = ""
     """Time left, for people: 3m."""
+    attempts: Annotated[int, Limits(minimum=0, maximum=1000)] = 0
+    """How often this load was begun."""
     last_schedule_time: Annotated[str | None, Limits(max_length=64)] = None
     """When policy Cron began a load last, RFC 3339."""
     started_at: Annotated[str | None, Limits(max_length=64)] = None

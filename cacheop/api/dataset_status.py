@@ -69,5 +69,7 @@ class DatasetStatus:
     """Aspects of the state."""
     nodes: Annotated[tuple[NodeState, ...], Limits(max_items=5000, keys=("name",))] = ()
     """Nodes that hold chunks."""
+    refreshed_at: Annotated[str | None, Limits(max_length=64)] = None
+    """spec.refresh.requestedAt as it was carried out last."""
     observed_generation: Annotated[int | None, COUNT] = None
     """metadata.generation that this status is about."""

@@ -26,6 +26,12 @@ MOUNT_RULES = (
         f"self.mountPoint.matches('^({'|'.join(SCHEMES)})://')",
         "mountPoint must be a URL of a known kind, such as s3://bucket/prefix/",
     ),
+    # The CRD is for clusters only; `cacheop up` reads such a mount.
+    Rule(
+        "!self.mountPoint.matches('^(file|local|memory)://')",
+        "a place on one machine is no origin for a cluster; put the files on a claim and write"
+        " pvc://claim/path",
+    ),
     Rule(
         "!self.mountPoint.matches('^[^/]*//[^/@]*:[^/@]*@')",
         "put the password of mountPoint into a Secret and name it in encryptOptions",

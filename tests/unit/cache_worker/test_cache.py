@@ -308,6 +308,25 @@ def test_a_load_beyond_the_quota_says_so(tmp_path, origin):
     node.close()
 
 
+def test_a_load_keeps_to_its_own_limit(tmp_path, origin):
+    node = NodeCache(tmp_path, origin)
+    version = node.add_version()
+    whole = sum(len(data) for data in origin.objects.values())
+
+    async def seconds(limit):
+        load = Load(node.cache, version, version.index.subtree(-1), Rate(None))
+        if limit:
+            load.limit(limit)
+        began = asyncio.get_running_loop().time()
+        assert (await load.run())["phase"] == "Complete"
+        return asyncio.get_running_loop().time() - began
+
+    # The last chunk begins when the rate allows for all before it.
+    largest = min(max(map(len, origin.objects.values())), 8 * MIB)
+    assert asyncio.run(seconds(whole)) >= 0.9 * (whole - largest) / whole
+    node.close()
+
+
 async def _read_all(node, version, origin):
     for path, data in origin.objects.items():
         assert await node.read(version, path) == data

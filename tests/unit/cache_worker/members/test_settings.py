@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cache_worker.cluster.view import Member
-from cache_worker.members.acl import checked, rules
+from cache_worker.members.acl import checked
 from cache_worker.members.settings import Cluster, RedisPlace, RedisServer, parse, parse_url
 from cacheop.api.errors import UserError
 
@@ -98,21 +98,6 @@ def test_a_password_in_the_url_is_refused_and_not_told():
 
 def test_users_may_have_names_that_a_url_must_escape():
     assert parse_url("x", "redis://a%40b@h").user == "a@b"
-
-
-def test_the_user_gets_its_prefix_and_no_more():
-    told = rules(RedisPlace(RedisServer("h"), "cacheop:ns/data:"), b"secret")
-    assert told[0] == "reset"
-    assert "~cacheop:ns/data:*" in told
-    assert told.index("-@all") < told.index("+hset")
-    assert {"resetkeys", "resetchannels", "on"} <= set(told)
-    allowed = {word for word in told if word.startswith("+")}
-    assert allowed == {"+auth", "+hello", "+ping", "+time", "+hset", "+hgetall", "+hdel", "+incr"}
-    assert not any("secret" in word for word in told)
-
-
-def test_another_database_needs_one_command_more():
-    assert "+select" in rules(RedisPlace(RedisServer("h", database=3), "p:"), b"x")
 
 
 @pytest.mark.parametrize("user", ["", "default", "root"])

@@ -1,0 +1,1 @@
+"""The desired objects of a Dataset, one module a concern. Pure."""
