@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cacheop.api.errors import CacheopError
+from cacheop.cli import setup_verbs
 from cacheop.cli.options import (
     Files,
     MountMode,
@@ -294,25 +295,6 @@ def down(
     )
 
 
-@app.command(epilog=epilog("cacheop doctor", "cacheop doctor -f dataset.yaml --cache /nvme/cache"))
-def doctor(
-    file: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "-f", "--file", metavar="FILE", help="check its credentials and origin too; repeatable"
-        ),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="cache directory to look at")
-    ] = None,
-    output: Output = Format.TEXT,
-) -> int:
-    """Say what this machine lacks, what that costs and what to do."""
-    from cacheop.cli import doctor as implementation
-
-    return implementation.doctor(tuple(file or ()), cache, output)
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(importlib.metadata.version("cacheop"))
@@ -329,17 +311,7 @@ def options(
     """Options of the command itself, before a verb."""
 
 
-@app.command()
-def version(output: Output = Format.TEXT) -> int:
-    """Print the version of cacheop."""
-    from cacheop.cli import output as shell
-
-    installed = importlib.metadata.version("cacheop")
-    if output is Format.JSON:
-        shell.print_json({"version": installed})
-    else:
-        print(installed)
-    return 0
+app.add_typer(setup_verbs.app)
 
 
 def run(arguments: list[str] | None = None) -> NoReturn:
