@@ -8,13 +8,19 @@ from typing import Annotated
 
 import typer
 
-from cacheop.cli.options import Output, epilog
+from cacheop.cli.options import Context, Kubeconfig, Namespace, Output, epilog
 from cacheop.cli.output import Format
 
 app = typer.Typer()
 
 
-@app.command(epilog=epilog("cacheop doctor", "cacheop doctor -f dataset.yaml --cache /nvme/cache"))
+@app.command(
+    epilog=epilog(
+        "cacheop doctor",
+        "cacheop doctor -f dataset.yaml --cache /nvme/cache",
+        "cacheop doctor --cluster -n vision",
+    )
+)
 def doctor(
     file: Annotated[
         list[Path] | None,
@@ -25,9 +31,20 @@ def doctor(
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="cache directory to look at")
     ] = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="look at the cluster of the current context instead")
+    ] = False,
+    namespace: Namespace = "",
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
     output: Output = Format.TEXT,
 ) -> int:
-    """Say what this machine lacks, what that costs and what to do."""
+    """Say what this machine, or a cluster, lacks, what that costs and what to do."""
+    if cluster or context or kubeconfig:
+        from cacheop.cli.kube import doctor as preflight
+        from cacheop.cli.kube.place import Choice
+
+        return preflight.run(Choice(context, kubeconfig, namespace), output)
     from cacheop.cli import doctor as implementation
 
     return implementation.doctor(tuple(file or ()), cache, output)
