@@ -1,4 +1,4 @@
-"""The verbs that act on a Dataset on this machine or in a cluster: which one, `kube/place.py` says."""
+"""The verbs that act on a Dataset on this machine or in a cluster: kube/place.py says where."""
 
 from __future__ import annotations
 

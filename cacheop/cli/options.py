@@ -35,7 +35,7 @@ Context = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="ask the cluster of this kubeconfig context [default: what runs here, else the current]",
+        help="ask the cluster of this context [default: what runs here, else the current]",
         show_default=False,
     ),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -153,7 +154,8 @@ def _connect(choice: Choice) -> tuple[Any, str, str]:
             "asking a cluster needs the kubernetes client, not installed here",
             hint="pip install 'cacheop[kubernetes]'",
         ) from error
-    file, context = choice.kubeconfig or None, choice.context or None
+    # Said always: the client would take what was in the environment when it was imported.
+    file = choice.kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")
     try:
         if not choice.is_explicit and not os.environ.get("KUBECONFIG") and place.is_pod(os.environ):
             inside = client.Configuration()
@@ -162,7 +164,7 @@ def _connect(choice: Choice) -> tuple[Any, str, str]:
             return client.ApiClient(inside), "of this pod", namespace
         contexts, active = config.list_kube_config_contexts(config_file=file)
         known = {found["name"]: found.get("context") or {} for found in contexts}
-        name = context or active["name"]
+        name = choice.context or active["name"]
         if name not in known:
             raise UserError(
                 f"there is no context {name} in the kubeconfig",

@@ -19,7 +19,7 @@ OVERVIEW_HEAD = ("DATASET", "PHASE", "VERSION", "FILES", "SIZE", "CACHED", "HIT"
 
 
 def summary(document: Mapping[str, Any], cluster: str, server: str) -> dict[str, Any]:
-    """One object for a Dataset, in the words of the local `status` where the meaning is the same."""
+    """One object for a Dataset, in the local `status`'s words where the meaning is the same."""
     metadata, spec = document["metadata"], document.get("spec") or {}
     status = document.get("status") or {}
     cache = status.get("cacheStates") or {}
@@ -112,12 +112,10 @@ def detail_lines(found: Mapping[str, Any]) -> list[str]:
     files, total = view.count(found["file_count"], "file"), view.size(found["bytes_total"])
     mode = f"; mount mode {found['mode']}" if found["mode"] else ""
     shared = f", shared with {', '.join(found['shared_with'])}" if found["shared_with"] else ""
+    ready = f"{found['ready_workers']} of {found['workers']}"
     lines = [
         f"version {found['version'] or view.UNKNOWN}: {files}, {total}{mode}",
-        (
-            f"workers: {found['ready_workers']} of {found['workers']} ready, "
-            f"{found['replicas']} wanted always"
-        ),
+        f"workers: {ready} ready, {found['replicas']} wanted always",
         f"read it by claim {found['claim']}{shared}, or at {found['url']} (fsspec)",
     ]
     if not found["is_current"]:
