@@ -29,6 +29,10 @@ class Cluster:
 
     def __init__(self, choice: Choice) -> None:
         client, self.name, context_namespace = _connect(choice)
+        from urllib3 import disable_warnings, exceptions
+
+        # Where a kubeconfig says insecure-skip-tls-verify, its owner knows.
+        disable_warnings(exceptions.InsecureRequestWarning)
         self._client = client
         configuration = client.configuration
         self.server = str(configuration.host).rstrip("/")
