@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qs, urlsplit
+
+from tests.fakes.websocket_bridge import PROTOCOL, accept_key, bridge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +26,8 @@ class FakeApiServer:
         self.objects: dict[str, JSON] = {"/version": {"gitVersion": "v1.31.4"}}
         self.allowed: Callable[[JSON], bool] = lambda _: True
         self.forbidden: set[str] = set()
+        self.ports: dict[tuple[str, int], tuple[str, int]] = {}
+        """(path of a pod, port) -> where that port is in truth."""
         self.changed: Callable[[str, JSON], None] = lambda _path, _object: None
         """Called after each write: what an operator would do."""
         self._made = 0
@@ -110,6 +115,9 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length) or b"{}")
+        if self.headers.get("Upgrade") == "websocket":
+            self._forward(url.path, int(parse_qs(url.query)["ports"][0]))
+            return
         if self.headers.get("Authorization") != "Bearer t0ken":
             status, answer = 401, {"message": "Unauthorized"}
         else:
@@ -120,6 +128,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    def _forward(self, path: str, port: int) -> None:
+        """A port-forward to what `ports` says that a pod's port is."""
+        pod = path.removesuffix("/portforward")
+        if path in self.api.forbidden or self.headers.get("Authorization") != "Bearer t0ken":
+            self.send_error(403)
+            return
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Sec-WebSocket-Accept", accept_key(self.headers["Sec-WebSocket-Key"]))
+        self.send_header("Sec-WebSocket-Protocol", PROTOCOL)
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):  # the pod's port is closed
+            bridge(self.rfile, self.wfile, port, self.api.ports[pod, port])
 
     do_GET = do_POST = do_PATCH = _do  # noqa: N815
 
