@@ -1,4 +1,4 @@
-"""A blocking connection to one worker's control socket (docs/protocol.md), one request a time."""
+"""Blocking connections to single workers (docs/protocol.md), one request a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cacheop.api import names, wire
 from cacheop.api.errors import ProtocolError, UserError, WorkerUnavailable, from_wire
+from cacheop.api.tokens import proof
 from cacheop.client.connection import reach
 
 if TYPE_CHECKING:
@@ -20,28 +21,13 @@ ANSWER_SECONDS = 30.0
 RECEIVE_BYTES = 1 << 16
 
 
-class Control:
+class Line:
     """Owned by one thread. `close` may be called from another to break off what is under way."""
 
-    def __init__(self, root: Path) -> None:
-        """Connect to the worker that owns `root`. WorkerUnavailable if none listens."""
-        self._root = root
+    def __init__(self, sock: socket.socket, worker: str, ops: frozenset[str]) -> None:
+        """`worker` says who is at the other end, `ops` what may be asked."""
+        self._socket, self._worker, self._ops = sock, worker, ops
         self._frames = wire.Decoder()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(CONNECT_SECONDS)
-        self._ops = names.CONTROL_OPS
-        try:
-            try:
-                reach(self._socket, root / names.WORKER_SOCKET)
-            except PermissionError:  # another user's worker: what every user may ask
-                reach(self._socket, root / names.CLIENT_SOCKET)
-                self._ops = names.CLIENT_OPS
-        except OSError as error:
-            self._socket.close()
-            raise WorkerUnavailable(
-                f"no worker answers at {root / names.WORKER_SOCKET}: {error.strerror or error}",
-                hint="`cacheop status` shows what runs here",
-            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +56,7 @@ class Control:
         """
         if op not in self._ops:
             raise UserError(
-                f"the worker at {self._root} is another user's: no right to ask for {op}",
+                f"{self._worker} is another user's: no right to ask for {op}",
                 hint="Run this as the user who brought it up, or as root",
             )
         request = wire.Frame(wire.REQUEST, 1, {"op": op, **meta})
@@ -90,12 +76,12 @@ class Control:
                         raise ProtocolError(f"the worker answered {op} with a request")
         except TimeoutError as error:
             raise WorkerUnavailable(
-                f"the worker at {self._root} did not answer {op} within {silence_seconds:.0f} s",
+                f"{self._worker} did not answer {op} within {silence_seconds:.0f} s",
                 hint="`cacheop status` shows its log if it is dead",
             ) from error
         except (ConnectionError, BrokenPipeError) as error:
             raise WorkerUnavailable(
-                f"the worker at {self._root} went away during {op}",
+                f"{self._worker} went away during {op}",
                 hint="Its supervisor starts it again; try again in a moment",
             ) from error
 
@@ -105,6 +91,43 @@ class Control:
         if not data:
             raise ConnectionResetError
         return list(self._frames.feed(data))
+
+    def prove(self, token: str) -> None:
+        """Answer the worker's challenge, as is due over TCP. `token` is the control token."""
+        try:
+            frames = self._receive(CONNECT_SECONDS)
+        except OSError as error:
+            raise WorkerUnavailable(f"{self._worker} did not begin to speak: {error}") from error
+        challenge = frames[0].meta if frames else {}
+        if challenge.get("op") != "challenge":
+            raise ProtocolError(
+                f"no challenge from {self._worker}", hint="Is it a worker of cacheop?"
+            )
+        mac = proof(token, "control", str(challenge.get("nonce")))
+        self.ask("auth", purpose="control", mac=mac)
+
+
+class Control(Line):
+    """A line to the worker that owns a cache directory of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        """Connect to the worker that owns `root`. WorkerUnavailable if none listens."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(CONNECT_SECONDS)
+        ops = names.CONTROL_OPS
+        try:
+            try:
+                reach(sock, root / names.WORKER_SOCKET)
+            except PermissionError:  # another user's worker: what every user may ask
+                reach(sock, root / names.CLIENT_SOCKET)
+                ops = names.CLIENT_OPS
+        except OSError as error:
+            sock.close()
+            raise WorkerUnavailable(
+                f"no worker answers at {root / names.WORKER_SOCKET}: {error.strerror or error}",
+                hint="`cacheop status` shows what runs here",
+            ) from error
+        super().__init__(sock, f"the worker at {root}", ops)
 
 
 def ask_once(root: Path, op: str, **meta: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cacheop.cli.output import Format
 from cacheop.cli.probes import FAIL, OK, WARN, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from cacheop.api.dataset import Dataset, Mount
@@ -30,8 +30,13 @@ def doctor(files: tuple[Path, ...], cache: Path | None, fmt: Format) -> int:
     """Print the findings; exit code 1 when one is a FAIL."""
     output.note("This machine" + (f", {', '.join(map(str, files))}" if files else ""), fmt)
     directory = up.cache_dir(up.Options(files=files, cache=cache))
+    return report(_look(files, directory), fmt)
+
+
+def report(found: Iterable[Finding], fmt: Format) -> int:
+    """Print findings as they come; exit code 1 when one is a FAIL."""
     findings: list[Finding] = []
-    for finding in _look(files, directory):
+    for finding in found:
         findings.append(finding)
         if fmt is Format.TEXT:
             _print(finding)

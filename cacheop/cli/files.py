@@ -71,7 +71,7 @@ def load(paths: Iterable[Path]) -> Documents:
     notes: list[str] = []
     problems: list[str] = []
     for path in _files(paths):
-        for node, document in _documents(path):
+        for node, document in documents(path):
             item, said = _read(path, node, document, notes)
             problems += said
             found.append(item)
@@ -96,8 +96,8 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
         yield from below
 
 
-def _documents(path: Path) -> Iterator[tuple[yaml.Node, Any]]:
-    """(node tree, value) of each document that is not empty."""
+def documents(path: Path) -> Iterator[tuple[yaml.Node, Any]]:
+    """(node tree, value) of each document of a file that is not empty. Raises SpecError."""
     text = _text(path)
     loader = None
     try:

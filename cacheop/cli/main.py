@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from cacheop.api.errors import CacheopError
+from cacheop.cli import dataset_verbs, setup_verbs
 from cacheop.cli.options import (
     Files,
     MountMode,
@@ -22,7 +23,6 @@ from cacheop.cli.options import (
     Namespace,
     NodeName,
     Output,
-    Paths,
     Redis,
     Yes,
     Zones,
@@ -119,19 +119,6 @@ def up(
     return implementation.up(options, output)
 
 
-@app.command(epilog=epilog("cacheop status", "cacheop status demo -o json", "cacheop status --all"))
-def status(
-    name: Name = "",
-    namespace: Namespace = "",
-    everything: Annotated[bool, typer.Option("--all", "-a", help="every Dataset")] = False,
-    output: Output = Format.TEXT,
-) -> int:
-    """Show what runs, how full it is and how well it does."""
-    from cacheop.cli import verbs
-
-    return verbs.status(name, namespace, output, everything=everything)
-
-
 @app.command(
     epilog=epilog("cacheop ls", "cacheop ls demo/train -l", "cacheop ls demo@1f2e3d4c5b6a7988/")
 )
@@ -155,65 +142,12 @@ def ls(
     return listing.list_path(path, namespace, output, long=long)
 
 
-@app.command(
-    epilog=epilog(
-        "cacheop load",
-        "cacheop load demo --path /train --path /val/labels.csv",
-        "cacheop load demo --replicas all",
-    )
-)
-def load(
-    *,
-    name: Name = "",
-    path: Paths = None,
-    version: Annotated[
-        str, typer.Option(metavar="VERSION", help="[default: the current one]")
-    ] = "",
-    replicas: Annotated[
-        str, typer.Option(metavar="N|all", help="on how many nodes each part is to be")
-    ] = "1",
-    namespace: Namespace = "",
-    output: Output = Format.TEXT,
-) -> int:
-    """Fill the cache before it is read, on all nodes at once. ^C stops; what is there stays."""
-    from cacheop.cli import loading
-
-    copies = loading.parse_replicas(replicas)
-    return loading.load(name, namespace, path or [], version, copies, output)
-
-
-@app.command(epilog=epilog("cacheop refresh demo"))
-def refresh(name: Name = "", namespace: Namespace = "", output: Output = Format.TEXT) -> int:
-    """List the origin again; changed files make a new version."""
-    from cacheop.cli import verbs
-
-    return verbs.refresh(name, namespace, output)
-
-
 @app.command(epilog=epilog("cacheop versions demo", "cacheop versions demo -o json"))
 def versions(name: Name = "", namespace: Namespace = "", output: Output = Format.TEXT) -> int:
     """Show the versions that are kept."""
     from cacheop.cli import verbs
 
     return verbs.versions(name, namespace, output)
-
-
-@app.command(epilog=epilog("cacheop evict demo --path /train", "cacheop evict demo --yes"))
-def evict(
-    *,
-    name: Name = "",
-    path: Paths = None,
-    version: Annotated[
-        str, typer.Option(metavar="VERSION", help="only what no other version shares")
-    ] = "",
-    yes: Yes = False,
-    namespace: Namespace = "",
-    output: Output = Format.TEXT,
-) -> int:
-    """Throw cached files away; the origin keeps them."""
-    from cacheop.cli import verbs
-
-    return verbs.evict(name, namespace, path or [], version, output, yes=yes)
 
 
 @app.command(epilog=epilog("cacheop suspend demo"))
@@ -247,24 +181,6 @@ def drain(
     return draining.drain(name, namespace, node, seconds_of(timeout), output)
 
 
-@app.command(epilog=epilog("cacheop top", "cacheop top demo -o json --count 60"))
-def top(
-    name: Name = "",
-    count: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="snapshots, one a second [default: until ^C; 1 off a terminal]"
-        ),
-    ] = None,
-    namespace: Namespace = "",
-    output: Output = Format.TEXT,
-) -> int:
-    """Watch the nodes: where reads come from, hit ratio, hottest files."""
-    from cacheop.cli import top as implementation
-
-    return implementation.top(name, namespace, count, output)
-
-
 @app.command(
     epilog=epilog(
         "cacheop down",
@@ -294,25 +210,6 @@ def down(
     )
 
 
-@app.command(epilog=epilog("cacheop doctor", "cacheop doctor -f dataset.yaml --cache /nvme/cache"))
-def doctor(
-    file: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "-f", "--file", metavar="FILE", help="check its credentials and origin too; repeatable"
-        ),
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="cache directory to look at")
-    ] = None,
-    output: Output = Format.TEXT,
-) -> int:
-    """Say what this machine lacks, what that costs and what to do."""
-    from cacheop.cli import doctor as implementation
-
-    return implementation.doctor(tuple(file or ()), cache, output)
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(importlib.metadata.version("cacheop"))
@@ -329,17 +226,8 @@ def options(
     """Options of the command itself, before a verb."""
 
 
-@app.command()
-def version(output: Output = Format.TEXT) -> int:
-    """Print the version of cacheop."""
-    from cacheop.cli import output as shell
-
-    installed = importlib.metadata.version("cacheop")
-    if output is Format.JSON:
-        shell.print_json({"version": installed})
-    else:
-        print(installed)
-    return 0
+app.add_typer(dataset_verbs.app)
+app.add_typer(setup_verbs.app)
 
 
 def run(arguments: list[str] | None = None) -> NoReturn:

@@ -31,6 +31,17 @@ Name = Annotated[
 Namespace = Annotated[
     str, typer.Option("-n", "--namespace", metavar="NS", help="namespace of NAME")
 ]
+Context = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="ask the cluster of this context [default: what runs here, else the current]",
+        show_default=False,
+    ),
+]
+Kubeconfig = Annotated[
+    str, typer.Option(metavar="FILE", help="ask the cluster of this file", show_default=False)
+]
 Output = Annotated[Format, typer.Option("-o", "--output", help="what to print on stdout")]
 Paths = Annotated[
     list[str] | None,

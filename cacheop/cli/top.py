@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cacheop import local
 from cacheop.api.errors import ProtocolError, UserError, WorkerUnavailable
@@ -24,14 +24,58 @@ SILENCE_SECONDS = 2.0
 HOT_FILES = 10
 
 
+class Source(Protocol):
+    """The nodes of a Dataset, here or in a cluster."""
+
+    namespace: str
+    name: str
+
+    def statuses(self) -> list[dict[str, Any]]:
+        """Of every node, as `asking.statuses`. WorkerUnavailable once the Dataset is gone."""
+        ...
+
+    def hot(self, running: set[str]) -> list[list[dict[str, Any]]]:
+        """What each node says it is read most of; nothing where a worker cannot say it."""
+        ...
+
+
+class Here:
+    """The nodes on this machine; read again each time: some are stopped and started meanwhile."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self.namespace, self.name, self._record = record.namespace, record.name, record
+
+    def statuses(self) -> list[dict[str, Any]]:
+        """As Source."""
+        found = local.find(self.namespace, self.name)
+        if found is None:
+            raise WorkerUnavailable(f"Dataset {self.namespace}/{self.name} was taken down")
+        self._record = found
+        return statuses(found, SILENCE_SECONDS)
+
+    def hot(self, running: set[str]) -> list[list[dict[str, Any]]]:
+        """As Source."""
+        nodes = [node for node in self._record.nodes if node.node in running]
+        # UserError: another user's worker, which tells its status only.
+        with contextlib.suppress(ProtocolError, UserError):
+            answers = ask_each(nodes, "hot", silence_seconds=SILENCE_SECONDS, count=HOT_FILES)
+            return [answer["files"] for answer in answers if isinstance(answer, dict)]
+        return []
+
+
 def top(name: str, namespace: str, count: int | None, fmt: Format) -> int:
     """Until ^C on a terminal, else `count` snapshots (1)."""
     record = select.pick(local.all_records(), name, namespace)
     output.note(view.subject(record), fmt)
+    return watch(Here(record), count, fmt)
+
+
+def watch(source: Source, count: int | None, fmt: Format) -> int:
+    """Show snapshots of `source`."""
     live = fmt is Format.TEXT and output.is_terminal(sys.stdout)
-    found = itertools.islice(snapshots(record), count or (None if live else 1))
+    found = itertools.islice(snapshots(source), count or (None if live else 1))
     if live:
-        _draw(record, found)
+        _draw(source, found)
         return 0
     for one in found:
         if fmt is Format.JSON:
@@ -44,34 +88,19 @@ def top(name: str, namespace: str, count: int | None, fmt: Format) -> int:
     return 0
 
 
-def snapshots(record: RunRecord) -> Iterator[dict[str, Any]]:
-    """One a second. WorkerUnavailable once the Dataset is down."""
-    before, looked = statuses(record, SILENCE_SECONDS), time.monotonic()
+def snapshots(source: Source) -> Iterator[dict[str, Any]]:
+    """One a second."""
+    before, looked = source.statuses(), time.monotonic()
     while True:
         time.sleep(max(0.0, looked + EVERY_SECONDS - time.monotonic()))
-        # Read again: nodes are stopped and started meanwhile.
-        found = local.find(record.namespace, record.name)
-        if found is None:
-            raise WorkerUnavailable(f"Dataset {record.namespace}/{record.name} was taken down")
-        after, now = statuses(found, SILENCE_SECONDS), time.monotonic()
+        after, now = source.statuses(), time.monotonic()
         running = {status["node"] for status in after if status["running"]}
-        hot = _hot(found, running)
-        head = {"dataset": record.name, "namespace": record.namespace, "time": time.time()}
-        yield head | snapshot.snapshot(before, after, now - looked, hot)
+        head = {"dataset": source.name, "namespace": source.namespace, "time": time.time()}
+        yield head | snapshot.snapshot(before, after, now - looked, source.hot(running))
         before, looked = after, now
 
 
-def _hot(record: RunRecord, running: set[str]) -> list[list[dict[str, Any]]]:
-    """What each node says it is read most of; nothing where a worker cannot say it."""
-    nodes = [node for node in record.nodes if node.node in running]
-    # UserError: another user's worker, which tells its status only.
-    with contextlib.suppress(ProtocolError, UserError):
-        answers = ask_each(nodes, "hot", silence_seconds=SILENCE_SECONDS, count=HOT_FILES)
-        return [answer["files"] for answer in answers if isinstance(answer, dict)]
-    return []
-
-
-def _draw(record: RunRecord, found: Iterator[dict[str, Any]]) -> None:
+def _draw(source: Source, found: Iterator[dict[str, Any]]) -> None:
     from rich.console import Console, Group
     from rich.live import Live
 
@@ -81,7 +110,7 @@ def _draw(record: RunRecord, found: Iterator[dict[str, Any]]) -> None:
     ):
         for one in found:
             version, size = one["version"] or view.UNKNOWN, view.size(one["bytes_total"])
-            title = f"{record.namespace}/{record.name} version {version}, {size}; ^C ends"
+            title = f"{source.namespace}/{source.name} version {version}, {size}; ^C ends"
             parts: list[Any] = [title, output.rich_table(snapshot.HEAD, snapshot.rows(one))]
             if one["hot"]:
                 parts += ["", output.rich_table(snapshot.HOT_HEAD, snapshot.hot_rows(one))]

@@ -11,6 +11,8 @@ from cacheop.cli.asking import ask_all, choose, only, result, statuses
 from cacheop.cli.output import Format
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from cacheop.local import RunRecord
 
 INDEX_SILENCE_SECONDS = 600.0  # an origin may think long about one page
@@ -106,33 +108,44 @@ def evict(
     name: str, namespace: str, paths: list[str], version: str, fmt: Format, *, yes: bool
 ) -> int:
     """Throw cached bytes away; the origin keeps them."""
+    meta = evict_meta(paths, version)
+    record = choose(name, namespace, fmt)
+    output.confirm(
+        f"throw away what is cached of {evicted_of(paths, version)} in "
+        f"{record.namespace}/{record.name}",
+        yes=yes,
+    )
+    answers = ask_all(record, "evict", silence_seconds=EVICT_SILENCE_SECONDS, **meta)
+    if fmt is Format.JSON:
+        output.print_json(result(record, answers))
+    else:
+        tell_evicted(answers)
+    return 0
+
+
+def evict_meta(paths: Sequence[str], version: str) -> dict[str, Any]:
+    """What workers are asked for. UserError."""
     if paths and version:
         raise UserError(
             "--path and --version cannot both be said", hint="Evict one, then the other"
         )
-    record = choose(name, namespace, fmt)
-    what = f"version {version}" if version else ", ".join(paths) or "everything"
-    output.confirm(
-        f"throw away what is cached of {what} in {record.namespace}/{record.name}", yes=yes
-    )
-    meta: dict[str, Any] = {"version": version} if version else {}
-    answers = ask_all(
-        record,
-        "evict",
-        silence_seconds=EVICT_SILENCE_SECONDS,
-        paths=[path.strip("/") for path in paths if path.strip("/")],
-        **meta,
-    )
-    if fmt is Format.JSON:
-        output.print_json(result(record, answers))
-        return 0
+    bare = [path.strip("/") for path in paths if path.strip("/")]
+    return {"paths": bare} | ({"version": version} if version else {})
+
+
+def evicted_of(paths: Sequence[str], version: str) -> str:
+    """What is thrown away, in words."""
+    return f"version {version}" if version else ", ".join(paths) or "everything"
+
+
+def tell_evicted(answers: Sequence[Mapping[str, Any]]) -> None:
+    """What the workers did."""
     files = view.count(sum(a.get("files") or 0 for a in answers), "file")
     print(f"evicted {files}, {view.size(sum(a.get('bytes') or 0 for a in answers))}")
     for answer in answers:
         if answer.get("pinned_files"):
             pinned = view.count(answer["pinned_files"], "file")
             print(f"kept {pinned}: {view.printable(str(answer.get('why') or 'pinned'))}")
-    return 0
 
 
 def set_suspended(name: str, namespace: str, fmt: Format, *, suspended: bool) -> int:

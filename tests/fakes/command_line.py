@@ -36,6 +36,7 @@ class CommandLine:
             "CACHEOP_CACHE_DIR": str(self.cache),
             "CACHEOP_DEBUG": "1",
             "COLUMNS": "200",
+            "KUBECONFIG": str(self.tmp_path / "no-kubeconfig"),
         }
 
     def command(self, *arguments: object) -> list[str]:

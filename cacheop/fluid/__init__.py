@@ -1,0 +1,1 @@
+"""Fluid's resources (data.fluid.io) turned into ours. All of it is pure."""
