@@ -1,7 +1,7 @@
-"""Building the image, and the list of images that a cluster needs.
+"""The image, built and stated; the list of images that a cluster needs.
 
-    python -m release.images list
-    python -m release.images build [--base IMAGE] [--tag NAME] [--into DIRECTORY] [--quick]
+`python -m release.images list`, `python -m release.images build [--base IMAGE] [--tag NAME]
+[--into DIRECTORY]`
 """
 
 from __future__ import annotations

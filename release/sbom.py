@@ -8,7 +8,7 @@ distributions in ENVIRONMENT. The same content gives the same bytes.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import os
 import re
@@ -35,9 +35,7 @@ def document(root: Path, environment: Path) -> dict[str, object]:
     components.sort(key=lambda component: str(component["purl"]))
     about = next((one for one in components if one["name"] == "cacheop"), {"name": "cacheop"})
     others = [one for one in components if one is not about]
-    moment = datetime.datetime.fromtimestamp(
-        int(os.environ.get("SOURCE_DATE_EPOCH", "0")), tz=datetime.UTC
-    )
+    moment = dt.datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), tz=dt.UTC)
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
@@ -77,7 +75,9 @@ def debian_components(root: Path) -> list[dict[str, object]]:
     """What dpkg has installed there."""
     found: list[dict[str, object]] = []
     for record in (root / "var/lib/dpkg/status").read_text(encoding="utf-8").split("\n\n"):
-        fields = dict(re.findall(r"^(Package|Version|Architecture|Status): (.*)$", record, re.M))
+        fields = dict(
+            re.findall(r"^(Package|Version|Architecture|Status): (.*)$", record, re.MULTILINE)
+        )
         if fields.get("Status") != "install ok installed":
             continue
         name, version = fields["Package"], fields["Version"]

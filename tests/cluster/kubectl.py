@@ -1,4 +1,4 @@
-"""kubectl as the tests use it: objects are dicts, every wait has a deadline and ends in what is known."""
+"""kubectl as the tests use it: objects are dicts, every wait has a deadline and tells what is."""
 
 from __future__ import annotations
 
@@ -73,9 +73,7 @@ class Kubectl:
         """What the command prints in the pod."""
         return self.run("exec", pod, "--", *command, seconds=seconds)
 
-    def until(
-        self, what: str, true: Callable[[], object], *, seconds: float = WAIT_SECONDS
-    ) -> Any:
+    def until(self, what: str, true: Callable[[], object], *, seconds: float = WAIT_SECONDS) -> Any:
         """Wait for a true answer, and give it."""
         deadline = time.monotonic() + seconds
         error: Exception | None = None

@@ -1,1 +1,1 @@
-"""A real Kubernetes of two nodes on one machine. `python -m tests.cluster.lab` says what it does."""
+"""A real Kubernetes of two nodes on one machine: `python -m tests.cluster.lab`."""

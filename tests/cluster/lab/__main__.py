@@ -1,12 +1,12 @@
 """The test cluster's command line; `./dev` calls it.
 
-    build [NAME …]     the binaries that are missing (10 minutes on 2 cores), or these
-    up                 start the cluster, or mend it
-    down               end it and remove all it wrote
-    status             what runs, with the ends of the logs
-    kubectl ARGS …     kubectl, in the cluster's network
-    enter CMD …        any command in the cluster's network, with KUBECONFIG
-    tests CMD …        give the nodes the tree's image, then `enter` alone (others wait their turn)
+build [NAME …]     the binaries that are missing (10 minutes on 2 cores), or these
+up                 start the cluster, or mend it
+down               end it and remove all it wrote
+status             what runs, with the ends of the logs
+kubectl ARGS …     kubectl, in the cluster's network
+enter CMD …        any command in the cluster's network, with KUBECONFIG
+tests CMD …        give the nodes the tree's image, then `enter` alone (others wait their turn)
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LEAST_GO = (1, 26)
 STEP_SECONDS = 1500
 KUBERNETES = "v1.37.2"
+_MAJOR, _MINOR, _ = KUBERNETES[1:].split(".")
 CONTAINERD = "v2.4.2"
 # What client and server say they are; without it helm and kubectl meet a "v0.0.0-master".
 _STAMPS = " ".join(
@@ -30,8 +31,8 @@ _STAMPS = " ".join(
     for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
     for name, value in (
         ("gitVersion", KUBERNETES),
-        ("gitMajor", KUBERNETES[1:].split(".")[0]),
-        ("gitMinor", KUBERNETES.split(".")[1]),
+        ("gitMajor", _MAJOR),
+        ("gitMinor", _MINOR),
         ("gitTreeState", "clean"),
     )
 )

@@ -43,7 +43,7 @@ def up() -> None:
 
 
 def down() -> None:
-    """No process, mount, network or file of it is left. Raises RuntimeError while tests run on it."""
+    """No process, mount, network or file of it is left. RuntimeError while tests run on it."""
     with _turn(), TESTS_LOCK.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

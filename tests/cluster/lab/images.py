@@ -34,7 +34,7 @@ SOURCES = ("Containerfile", "pyproject.toml", "uv.lock", "README.md", "LICENSE",
 
 
 def cacheop() -> str:
-    """Build the tree's image and give it to the nodes that lack it; its name, one for each content."""
+    """Build the tree's image, give it to the nodes that lack it; its name, one for each content."""
     name = f"localhost/cacheop:{_digest()}"
     lacking = [one for one in NODES if name not in _names(one)]
     if not lacking:
@@ -113,7 +113,7 @@ def _mirror() -> str:
     for path in [APT / "sources.list", *sorted((APT / "sources.list.d").glob("*"))]:
         if path.is_file() and path.suffix in {".list", ".sources"}:
             text = path.read_text()
-            if found := re.search(r"^(?:URIs:|deb(?: \[.*\])?)\s+(\S+)", text, re.M):
+            if found := re.search(r"^(?:URIs:|deb(?: \[.*\])?)\s+(\S+)", text, re.MULTILINE):
                 return found[1]
     return "http://deb.debian.org/debian"
 

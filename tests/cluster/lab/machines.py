@@ -108,7 +108,7 @@ class Machine:
         return [*self._enter(), "--mount", "--uts", "--ipc", "--pid", "--wd=/", "--", *command]
 
     def in_network(self, *command: str) -> list[str]:
-        """The command that runs this one in the machine's network, with files and processes of here."""
+        """The command that runs this one in the machine's network, but with our files."""
         return [*self._enter(), "--", *command]
 
     def _enter(self) -> list[str]:

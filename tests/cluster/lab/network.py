@@ -1,7 +1,7 @@
-"""The lab's addresses and its wires: 198.18.0.0/15 (for benchmarks, RFC 2544), seen by nobody outside.
+"""The lab's addresses and wires: 198.18.0.0/15 (for benchmarks, RFC 2544), seen by nobody outside.
 
-The control machine is the switch: its bridge has a port for each node. Pods have routed addresses, no
-NAT, as on most clouds; their ends of a node are single links (CNI `ptp`), so that a Service's answers
+The control machine is the switch: its bridge has a port for each node. Pods have routed addresses,
+no NAT, as on most clouds; each hangs on a link of its own (CNI `ptp`), so that a Service's answers
 pass the node's rules even between two pods of one node: a bridge there would need br_netfilter.
 """
 
