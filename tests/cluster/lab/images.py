@@ -40,6 +40,7 @@ def cacheop() -> str:
     if not lacking:
         return name
     began = time.monotonic()
+    run([*BUILDAH, "rm", "--all"])  # what builds that were killed left
     _make_base()
     recipe = release.Recipe(
         name, base=BASE, buildah=BUILDAH, options=(f"--volume={APT}:/etc/apt:ro",)
