@@ -1,0 +1,1 @@
+"""What a release consists of beside the source: images and the lists of what is in them."""

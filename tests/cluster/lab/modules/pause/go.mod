@@ -1,0 +1,3 @@
+module cacheop.io/tests/pause
+
+go 1.26.0
