@@ -276,7 +276,7 @@ class Cache:
     async def _gather(self, wanted: _Wanted, member: Member) -> bool | memoryview | None:
         """See gather; None = not to be had so."""
         version, row, chunk = wanted.version, wanted.row, wanted.chunk
-        if self.cluster is None or self.store.space.above_high(wanted.length):
+        if self.cluster is None or self.store.space.to_evict(wanted.length):
             return None
         if not self.store.reserve(version, row, chunk, copy=True):
             return None

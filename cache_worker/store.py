@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from cache_worker.disk import Disk
-    from cache_worker.eviction import Policy
+    from cache_worker.eviction.policy import Policy
     from cache_worker.space import Space
     from cache_worker.versions import Version, Versions
 

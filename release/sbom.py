@@ -63,7 +63,10 @@ def _python_component(one: Distribution) -> dict[str, object]:
         "version": one.version,
         "purl": f"pkg:pypi/{name}@{quote(one.version)}",
     }
-    expression, free = one.metadata.get("License-Expression"), one.metadata.get("License")
+    expression, free = (
+        one.metadata[key] if key in one.metadata else ""
+        for key in ("License-Expression", "License")
+    )
     if expression:
         found["licenses"] = [{"expression": expression}]
     elif free and len(free) < 80:  # some put the whole text there
