@@ -17,6 +17,8 @@ UID_LABEL = f"{API_GROUP}/dataset-uid"
 TEMPLATE_ANNOTATION = f"{API_GROUP}/template-hash"
 SECRET = "cacheop"  # noqa: S105 - a name
 DATASETS = "cacheop-datasets"
+SHARDS_MAX = 16
+"""As many ConfigMaps of the list are mounted into node plugins: about 64,000 Datasets."""
 LEASE = "cacheop-operator"
 
 NAME_LABEL = "app.kubernetes.io/name"
@@ -51,6 +53,11 @@ def selector_text(dataset: str) -> str:
 def object_name(dataset: str) -> str:
     """ConfigMap, DaemonSet, Service and NetworkPolicy."""
     return f"cacheop-{dataset}"
+
+
+def datasets_name(shard: int) -> str:
+    """A ConfigMap of the list of Datasets for node plugins."""
+    return f"{DATASETS}-{shard}" if shard else DATASETS
 
 
 def headless_name(dataset: str) -> str:

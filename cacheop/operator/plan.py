@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cacheop.api.dataset import read_dataset
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cacheop.operator.hindrance import Event
     from cacheop.operator.manifests.owned import Document
     from cacheop.operator.observed import Observed
-    from cacheop.operator.settings import Settings
+    from cacheop.operator.settings import Settings, WorkerDefaults
 
 LOCAL_SCHEMES = ("file://", "local://", "memory://")
 """The CRD refuses them too; a Dataset may be older than that rule."""
@@ -78,8 +78,16 @@ def plan(document: Mapping[str, Any], seen: Observed, settings: Settings) -> Pla
         # What is there stays as it is: a slip in an edit stops nobody who reads.
         why = "; ".join(words)[:1000]
         return Plan(status(head, None, seen, None, why), finalizer=True)
-    owner = Owner(metadata["namespace"], metadata["name"], metadata["uid"], dataset.spec)
+    spec = _with_defaults(dataset.spec, settings.worker)
+    owner = Owner(metadata["namespace"], metadata["name"], metadata["uid"], spec)
     return _serve(owner, head, seen, settings)
+
+
+def _with_defaults(spec: DatasetSpec, defaults: WorkerDefaults) -> DatasetSpec:
+    """What decides where workers may run, from the chart where the Dataset does not say it."""
+    if spec.tolerations is None:
+        return replace(spec, tolerations=defaults.tolerations)
+    return spec
 
 
 def kubernetes_problems(spec: DatasetSpec) -> list[str]:

@@ -45,12 +45,12 @@ ANYWHERE = (
     Right(
         "", ("persistentvolumeclaims",), (*_KEEP, "delete"), "what pods mount; shared ones go again"
     ),
-    Right("", ("secrets",), ("create",), "the namespace's Secret of tokens; it is never read"),
+    # Server-side apply makes an object by its name, so that even making it can be limited to one.
     Right(
         "",
         ("secrets",),
-        ("patch", "delete"),
-        "the same, by its name only",
+        ("create", "patch", "delete"),
+        "the namespace's one Secret of tokens; it is never read, and no other one is touched",
         names=(naming.SECRET,),
     ),
     Right(
@@ -67,7 +67,12 @@ CLUSTER = (
     Right("", ("persistentvolumes",), (*_KEEP, "delete"), "the volume behind each claim"),
 )
 SYSTEM = (
-    Right("coordination.k8s.io", ("leases",), ("create",), "one active operator"),
+    Right(
+        "coordination.k8s.io",
+        ("leases",),
+        ("create",),
+        "one active operator (this create cannot be limited to a name)",
+    ),
     Right(
         "coordination.k8s.io",
         ("leases",),
@@ -75,7 +80,13 @@ SYSTEM = (
         "the same",
         names=(naming.LEASE,),
     ),
-    Right("", ("configmaps",), ("get", "create", "patch", "delete"), "the list for node plugins"),
+    Right(
+        "",
+        ("configmaps",),
+        ("get", "create", "patch", "delete"),
+        "the list for node plugins",
+        names=tuple(naming.datasets_name(shard) for shard in range(naming.SHARDS_MAX)),
+    ),
     Right("", ("pods",), ("list", "watch"), "whether a node's plugin is ready"),
 )
 

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cacheop.api.errors import UserError
+from cacheop.api.parse import read_object
+from cacheop.api.scheduling import Toleration
 from cacheop.operator.tokens import MasterKey
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from cacheop.api.model import Problem
 
 KEY_BYTES_MIN = 32
 
@@ -28,6 +32,8 @@ class WorkerDefaults:
     annotations: Mapping[str, str] = field(default_factory=dict)
     pull_secrets: tuple[str, ...] = ()
     priority_class: str = ""
+    tolerations: tuple[Toleration, ...] | None = None
+    """None: every taint."""
     cpu_request: str = "20m"
     memory: str = "512Mi"
 
@@ -105,7 +111,7 @@ def _master(path: Path, epoch: int) -> MasterKey:
 
 
 def _worker(environment: Mapping[str, str]) -> WorkerDefaults:
-    """CACHEOP_WORKER is JSON: labels, annotations, pullSecrets, priorityClass, cpu, memory."""
+    """CACHEOP_WORKER is JSON; the chart writes it."""
     raw = _json(environment, "CACHEOP_WORKER")
     return WorkerDefaults(
         image=environment.get("CACHEOP_IMAGE", "cacheop:latest"),
@@ -114,9 +120,23 @@ def _worker(environment: Mapping[str, str]) -> WorkerDefaults:
         annotations=dict(raw.get("annotations") or {}),
         pull_secrets=tuple(raw.get("pullSecrets") or ()),
         priority_class=raw.get("priorityClass") or "",
+        tolerations=_tolerations(raw.get("tolerations")),
         cpu_request=raw.get("cpu") or "20m",
         memory=raw.get("memory") or "512Mi",
     )
+
+
+def _tolerations(raw: Any) -> tuple[Toleration, ...] | None:
+    if raw is None:
+        return None
+    problems: list[Problem] = []
+    found = tuple(
+        read_object(Toleration, item, ("worker.tolerations", k), problems)
+        for k, item in enumerate(raw)
+    )
+    if problems:
+        raise UserError(str(problems[0]), hint="They are the value worker.tolerations of the chart")
+    return found
 
 
 def _json(environment: Mapping[str, str], name: str) -> dict[str, Any]:

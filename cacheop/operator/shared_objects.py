@@ -91,7 +91,7 @@ class SharedObjects:
         for document in shards:
             await self._api.apply(CONFIG_MAP, document)
         for k in range(len(shards), self._shards):
-            await self._api.delete(CONFIG_MAP, self._settings.namespace, f"{naming.DATASETS}-{k}")
+            await self._api.delete(CONFIG_MAP, self._settings.namespace, naming.datasets_name(k))
         self._listed, self._generation, self._shards = known, self._generation + 1, len(shards)
         return None
 
@@ -100,7 +100,7 @@ class SharedObjects:
         found: list[tuple[str, str, str]] = []
         shard, shards = 0, 1
         while shard < shards:
-            name = f"{naming.DATASETS}-{shard}" if shard else naming.DATASETS
+            name = naming.datasets_name(shard)
             there = await self._api.get(CONFIG_MAP, self._settings.namespace, name)
             told = _told(there)
             self._generation = max(self._generation, int(told.get("generation") or 0))

@@ -95,7 +95,7 @@ def datasets(system: str, known: Iterable[tuple[str, str, str]], generation: int
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {
-                "name": naming.DATASETS if k == 0 else f"{naming.DATASETS}-{k}",
+                "name": naming.datasets_name(k),
                 "namespace": system,
                 "labels": {
                     naming.NAME_LABEL: naming.FIELD_MANAGER,

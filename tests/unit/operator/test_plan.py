@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cacheop.api.scheduling import Toleration
 from cacheop.operator.facts import Taint
 from cacheop.operator.kinds import Ref, ref_of
 from cacheop.operator.observed import Child, Preload, rfc3339
@@ -150,6 +151,25 @@ def test_a_taint_that_is_not_tolerated_is_told_too():
     there = {"a": node("a", taints=(Taint("gpu"),))}
     found = plan(document(tolerations=[]), observed(nodes=there, users=(user("t", "a"),)), SETTINGS)
     assert "does not tolerate the taint gpu" in found.events[0].message
+
+
+def test_where_a_dataset_names_no_tolerations_the_charts_hold():
+    def tolerated(settings, **spec):
+        there = {"a": node("a", taints=(Taint("gpu", "yes", "NoSchedule"),))}
+        found = plan(document(**spec), observed(nodes=there, users=(user("t", "a"),)), settings)
+        (daemon_set,) = [d for d in found.objects if d["kind"] == "DaemonSet"]
+        pod = daemon_set["spec"]["template"]["spec"]
+        return pod["tolerations"], not any("gpu" in event.message for event in found.events)
+
+    def chart(*tolerations):
+        return replace(SETTINGS, worker=replace(SETTINGS.worker, tolerations=tolerations))
+
+    assert tolerated(SETTINGS) == ([{"operator": "Exists"}], True)
+    gpu = Toleration(key="gpu", operator="Exists")
+    assert tolerated(chart(gpu)) == ([{"key": "gpu", "operator": "Exists"}], True)
+    assert tolerated(chart()) == ([], False)
+    own = [{"key": "gpu", "operator": "Exists"}]
+    assert tolerated(chart(), tolerations=own) == (own, True)
 
 
 def test_shared_with_who_accepts():
