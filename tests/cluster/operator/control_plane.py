@@ -246,6 +246,7 @@ class ControlPlane:
 
     def _controllers(self) -> Iterable[str]:
         wanted = (
+            "clusterrole-aggregation-controller",
             "daemonset-controller",
             "garbage-collector-controller",
             "namespace-controller",
