@@ -42,9 +42,15 @@ class Recipe:
 
 
 def names() -> list[str]:
-    """Every image that a cluster pulls."""
+    """Every image that a cluster pulls, as the chart names them; ours is the first."""
     version = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]["version"]
-    return [f"{REGISTRY}/cacheop:{version}"]
+    # Read without YAML: this runs before there is an environment.
+    redis = (TREE / "helm/cacheop/values.yaml").read_text().partition("\nredis:")[2]
+    words = dict(re.findall(r"^    (registry|repository|tag): (\S+)$", redis, re.MULTILINE))
+    return [
+        f"{REGISTRY}/cacheop:{version}",
+        f"{words['registry']}/{words['repository']}:{words['tag']}",
+    ]
 
 
 def build(recipe: Recipe) -> None:

@@ -16,10 +16,10 @@ app.kubernetes.io/name: cacheop
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{/* An image's full name. Call with (list $ .Values.image "default tag"). */}}
+{{/* An image's full name. Call with (list $ .Values.image). */}}
 {{- define "cacheop.image" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}
-{{- with $root.Values.registry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{- with $root.Values.registry | default $image.registry }}{{ trimSuffix "/" . }}/{{ end -}}
 {{ $image.repository }}
 {{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ $image.tag | default $root.Chart.AppVersion }}{{ end -}}
 {{- end }}
@@ -77,7 +77,7 @@ readOnlyRootFilesystem: true
 
 {{- define "cacheop.redisUrl" -}}
 {{- if .Values.redis.enabled -}}
-redis://cacheop-redis.{{ .Release.Namespace }}.svc:6379/0
+redis://{{ .Values.redis.clusterIP | default (printf "cacheop-redis.%s.svc" .Release.Namespace) }}:6379/0
 {{- else -}}
 {{- .Values.redis.external.url -}}
 {{- end -}}

@@ -15,6 +15,7 @@ import yaml
 from cacheop.api.scheduling import Toleration
 from cacheop.operator import naming
 from cacheop.operator.settings import from_environment
+from release import images as release_images
 from tests.fakes.redis_server import MISSING, SERVER, free_port
 from tests.node.chart.conftest import CHART, NAMESPACE, ROOT, VALUES, find
 
@@ -113,7 +114,11 @@ def environment(deployment):
 
 def test_one_value_sets_the_registry_of_all_images(render):
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
-    assert images(render("least-values")) == {f"cacheop:{version}", "redis:7.2-alpine"}
+    assert images(render("least-values")) == {
+        f"ghcr.io/cacheop/cacheop:{version}",
+        "docker.io/library/redis:7.2-alpine",
+    }
+    assert images(render("least-values")) == set(release_images.names())
     mirrored = images(render("least-values", registry='"r.example.com/m/"'))
     assert mirrored == {f"r.example.com/m/cacheop:{version}", "r.example.com/m/redis:7.2-alpine"}
     digests = [image for image in images(render("everything-values")) if "cacheop" in image]
@@ -356,6 +361,16 @@ def test_the_csi_driver(render):
     }
     label = "security.openshift.io/csi-ephemeral-volume-profile"
     assert driver["metadata"]["labels"][label] == "restricted"
+
+
+def test_fixed_addresses_stand_in_for_dns(render):
+    documents = render("everything-values")
+    for service, address in (("cacheop-redis", "10.96.7.7"), ("cacheop-test", "10.96.7.8")):
+        assert find(documents, "Service", service)["spec"]["clusterIP"] == address
+    told = environment(find(documents, "Deployment", "cacheop-operator"))
+    assert told["CACHEOP_REDIS_URL"] == "redis://10.96.7.7:6379/0"
+    mount = find(documents, "Dataset", "cacheop-test")["spec"]["mounts"][0]["mountPoint"]
+    assert mount == "http://10.96.7.8:8000/"
 
 
 def test_the_test_runs_where_datasets_are_looked_after(render):
