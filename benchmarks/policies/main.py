@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 
 from benchmarks.policies import cost, tables
 from benchmarks.report import RESULTS, show, write
@@ -27,8 +28,10 @@ def main() -> int:
     chunks = 500 if chosen.quick else 2000
     rows = [] if chosen.no_cost else cost.measure(rounds=200 if chosen.quick else 1000)
     found = tables.cells(chosen.traces or list(TRACES), chunks, chosen.processes)
-    rows += tables.rows(found)
-    show(f"eviction policies, traces of {chunks:,} chunks, seed {tables.SEED}", rows)
+    rows += tables.rows(found, quick=chosen.quick)
+    title = f"eviction policies, traces of {chunks:,} chunks, seed {tables.SEED}"
+    show(title, [replace(row, note="") for row in rows])
+    print(tables.markdown(found))
     print(f"wrote {write('policies', rows)}")
     table = RESULTS / "policies.md"
     table.write_text(tables.markdown(found), encoding="utf-8")
