@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from cache_worker.cluster.route import Asked
     from cache_worker.cluster.view import Member
     from cache_worker.origins import Arrived, Origin
-    from cache_worker.reading import Reading
     from cache_worker.store import Store
     from cache_worker.versions import Version
 
@@ -78,8 +77,6 @@ class Cache:
         self.suspended = False
         self.cluster: Cluster | None = None
         """Where neighbours are asked; None = this node is alone."""
-        self.reading: Reading | None = None
-        """Told what peers ask for."""
         self.news = News()
         self._fills: dict[int, tuple[Flight, asyncio.Task[_Found]]] = {}
         self._relayed = Relayed()
@@ -211,8 +208,6 @@ class Cache:
         Arriving as soon as the origin sends a large one: the fill goes on by itself.
         """
         slot = version.slots.first_slot(row) + chunk
-        if self.reading is not None:
-            self.reading.asked(asked.node, version, slot)
         whole = asyncio.create_task(self._give_whole(version, row, chunk, asked))
         with self._arrivals.awaiting(slot) as begun:
             try:

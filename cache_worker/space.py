@@ -58,10 +58,13 @@ class Space:
         """How many bytes to evict so that `length_bytes` more keep below the high mark."""
         return self._above(self.high, length_bytes)
 
-    def above_high(self) -> int:
-        """How many bytes to evict to get from above the high mark to the low mark; else 0."""
-        total = self.used_bytes + self.reserved_bytes
-        return 0 if total <= self.limit_bytes * self.high else self._above(self.low, 0)
+    def above_high(self, length_bytes: int = 0) -> int:
+        """How many bytes to evict to get from above the high mark to the low mark; else 0.
+
+        `length_bytes`: as if so many more were there.
+        """
+        total = self.used_bytes + self.reserved_bytes + length_bytes
+        return 0 if total <= self.limit_bytes * self.high else self._above(self.low, length_bytes)
 
     def _above(self, share: float, length_bytes: int) -> int:
         """By how much `length_bytes` more would pass that share of the quota, or of the disk."""

@@ -84,12 +84,13 @@ class Worker:
         self._origins: dict[str, Origin] = {}
         self.reading = Reading(self.store.policy)
         self.cache = Cache(self.store, self._origin)
-        self.cache.reading = self.reading
         self.cache.suspended = config.dataset.spec.suspend or self.versions.state.suspended
         self.indexing = Indexing(config, self.store, self.cache)
         self.indexing.choose_version()
         self.clustered = (
-            Clustered(config, self.cache, self.indexing) if config.cluster.peers else None
+            Clustered(config, self.cache, self.indexing, self.reading)
+            if config.cluster.peers
+            else None
         )
         self.schedule = Schedule(self)
         self.mounts = Mounts(config.root)

@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
     from cache_worker.cache import Cache
     from cache_worker.indexing import Indexing
+    from cache_worker.reading import Reading
     from cache_worker.settings import Settings
 
 
 class Clustered:
     """Made on the worker's loop when CONFIG has `peers`."""
 
-    def __init__(self, config: Settings, cache: Cache, indexing: Indexing) -> None:
+    def __init__(
+        self, config: Settings, cache: Cache, indexing: Indexing, reading: Reading
+    ) -> None:
         if config.token_file is None:
             raise UserError("peers need a token", hint="Set token_file, the same for all nodes")
         token = peer_token(config.token_file.read_text().strip())
@@ -55,7 +58,7 @@ class Clustered:
         self.census = Census(cache.store, self.cluster)
         self.following = Following(indexing, versions, self.cluster)
         self.server = PeerServer(
-            Giving(cache, self.following),
+            Giving(cache, self.following, reading),
             token,
             config.node,
             zone,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cache_worker.cache import Cache
     from cache_worker.cluster.following import Following
     from cache_worker.peers.service import Asker, Incoming
+    from cache_worker.reading import Reading
     from cache_worker.versions import Version
 
 ADOPT_WAIT_SECONDS = 10.0
@@ -46,8 +47,9 @@ FILES = {"index": names.index_path, "arrow": names.arrow_path}
 class Giving:
     """peers.service.Service of a worker."""
 
-    def __init__(self, cache: Cache, following: Following) -> None:
+    def __init__(self, cache: Cache, following: Following, reading: Reading) -> None:
         self._cache, self._store, self._following = cache, cache.store, following
+        self._reading = reading
         self._versions = cache.store.versions
         self._unknown: dict[str, float] = {}
         """Versions that were waited for in vain; until when they are not waited for again."""
@@ -114,6 +116,7 @@ class Giving:
                 return None
             raise NotFoundError(f"chunk {chunk} of row {row} is not here")
         asked = Asked(asker.node, hops, frozenset(without))
+        self._reading.asked(asker.node, found, slot)
         data = await self._cache.give(found, row, chunk, asked)
         if data is None:
             if not self._store.has_file(found, row):

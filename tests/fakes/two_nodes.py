@@ -6,6 +6,7 @@ from cache_worker.cluster.giving import Giving
 from cache_worker.peers.errors import PeerAbsent
 from cache_worker.peers.link import Fetched
 from cache_worker.peers.service import Asker
+from cache_worker.reading import Reading
 from tests.fakes.node_cache import NodeCache
 from tests.fakes.peers_in_memory import ClusterOf
 
@@ -27,7 +28,7 @@ class Node:
     def __init__(self, root, origin, **how):
         self.cache = NodeCache(root, origin, **how)
         self.following = Following()
-        self.giving = Giving(self.cache.cache, self.following)
+        self.giving = Giving(self.cache.cache, self.following, Reading(self.cache.store.policy))
 
     def provide(self, version, row, chunk=0, *, only_if_present=False):
         return self.giving.provide(

@@ -25,7 +25,6 @@ def node(tmp_path):
 def epochs(node, version, count, seed):
     """The bytes that each epoch took from the origin."""
     reading, dice, paths = Reading(node.store.policy), random.Random(seed), list(PATHS)
-    node.cache.reading = reading
     found = []
 
     async def run():
@@ -65,7 +64,7 @@ def test_a_part_of_what_is_not_admitted_costs_no_more_than_the_part(node):
     rows = {version.index.resolve(path): path for path in PATHS}
     row = next(row for row in rows if not node.store.is_present(version, row, 0))
     absent = rows[row]
-    node.cache.reading.read("job", "", version, row, 100, 50)
+    Reading(node.store.policy).read("job", "", version, row, 100, 50)
     before = node.cache.counters.origin_bytes
     data = asyncio.run(node.read(version, absent, 100, 50))
     assert data == node.origin.objects[absent][100:150]
