@@ -27,7 +27,9 @@ def main() -> int:
         parser.error(f"no such trace: {', '.join(sorted(unknown))}")
     chunks = 500 if chosen.quick else 2000
     rows = [] if chosen.no_cost else cost.measure(rounds=200 if chosen.quick else 1000)
-    found = tables.cells(chosen.traces or list(TRACES), chunks, chosen.processes)
+    found = tables.cells(
+        chosen.traces or list(TRACES), chunks, chosen.processes, quick=chosen.quick
+    )
     rows += tables.rows(found, quick=chosen.quick)
     title = f"eviction policies, traces of {chunks:,} chunks, seed {tables.SEED}"
     show(title, [replace(row, note="") for row in rows])
