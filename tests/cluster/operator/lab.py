@@ -28,6 +28,16 @@ SYSTEM = "cacheop-system"
 KEY = MasterKey(b"k" * 32)
 GROUP = "/apis/cacheop.io/v1alpha1"
 STOP_SECONDS = 15.0
+CORE, APPS = "/api/v1/namespaces/{}", "/apis/apps/v1/namespaces/{}"
+OBJECTS = {
+    "ConfigMap": f"{CORE}/configmaps/cacheop-mine",
+    "Service": f"{CORE}/services/cacheop-mine",
+    "headless Service": f"{CORE}/services/cacheop-mine-workers",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies/cacheop-mine",
+    "DaemonSet": f"{APPS}/daemonsets/cacheop-mine",
+    "PersistentVolumeClaim": f"{CORE}/persistentvolumeclaims/mine",
+    "Secret": f"{CORE}/secrets/cacheop",
+}
 
 
 class Lab:
@@ -268,3 +278,8 @@ def dataset_document(name: str = "mine", **spec: Any) -> JSON:
         "metadata": {"name": name},
         "spec": {"mounts": [{"mountPoint": "s3://bucket/data/"}], **spec},
     }
+
+
+def uid_of(lab: Lab, namespace: str) -> str:
+    """The uid of the Dataset `mine`."""
+    return str(lab.api.get(lab.path(namespace))["metadata"]["uid"])
