@@ -15,7 +15,7 @@ import yaml
 
 from cacheop.operator import naming, rbac
 from cacheop.operator.tokens import MasterKey
-from tests.cluster.operator.control_plane import ApiRefused, free_port, wait_for
+from tests.cluster.operator.control_plane import WITH_US, ApiRefused, free_port, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,7 +231,7 @@ class OperatorProcess:
         }
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cacheop.operator"],
+                [*WITH_US, sys.executable, "-m", "cacheop.operator"],
                 cwd=TREE,
                 env=environment,
                 stdout=log,
