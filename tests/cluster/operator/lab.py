@@ -159,10 +159,42 @@ class Lab:
         return {f["values"][0] for term in terms for f in term.get("matchFields", ())}
 
     def workers(self, namespace: str, name: str = "mine") -> list[JSON]:
-        """The worker pods that the DaemonSet controller made and nobody deletes."""
+        """The worker pods there are; those that are being deleted end now, as by a kubelet."""
+        found = []
+        for pod in self._pods(namespace, name):
+            if pod["metadata"].get("deletionTimestamp"):
+                self.end_pod(namespace, pod["metadata"]["name"])
+            else:
+                found.append(pod)
+        if self.plane.has_controllers:
+            return found
+        there = {self.target(pod) for pod in found}
+        gone = [pod for pod in found if self.target(pod) not in self.named(namespace, name)]
+        for pod in gone:
+            self.end_pod(namespace, pod["metadata"]["name"])
+        for node in sorted(self.named(namespace, name) - there):
+            self._make_pod(namespace, name, node)
+        return [pod for pod in self._pods(namespace, name) if pod not in gone]
+
+    def _pods(self, namespace: str, name: str) -> list[JSON]:
         selector = f"{naming.DATASET_LABEL}%3D{name}"
-        pods = self.api.items(f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}")
-        return [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+        return self.api.items(f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}")
+
+    def _make_pod(self, namespace: str, name: str, node: str) -> None:
+        """Play DaemonSet controller."""
+        path = f"/apis/apps/v1/namespaces/{namespace}/daemonsets/cacheop-{name}"
+        template = self.api.get(path)["spec"]["template"]
+        field = {"key": "metadata.name", "operator": "In", "values": [node]}
+        affinity = template["spec"]["affinity"]["nodeAffinity"]
+        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {
+            "nodeSelectorTerms": [{"matchFields": [field]}]
+        }
+        template["metadata"] = {
+            "labels": template["metadata"]["labels"],
+            "annotations": template["metadata"]["annotations"],
+            "generateName": f"cacheop-{name}-",
+        }
+        self.api.create(f"/api/v1/namespaces/{namespace}/pods", template)
 
     def target(self, pod: JSON) -> str:
         """For which node it is."""

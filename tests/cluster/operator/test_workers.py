@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cluster.operator.control_plane import wait_for
-from tests.cluster.operator.lab import CORE, KEY, uid_of
+from tests.cluster.operator.lab import CORE, JSON, KEY, uid_of
 from tests.fakes.control_port import VERSION, ControlPorts, ScriptedWorker
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.node, pytest.mark.timeout(180)]
 
 
-@pytest.mark.usefixtures("controllers")
 def test_a_pod_brings_a_worker_to_its_node(lab: Lab, team: str) -> None:
     lab.api.merge(lab.path(team), {"spec": {"worker": {"idle": "3s"}}})
     there = wait_for(lambda: lab.named(team), 10, "one node is named")
@@ -81,7 +80,9 @@ def ports() -> Iterator[ControlPorts]:
         yield found
 
 
-def play(lab: Lab, ports: ControlPorts, namespace: str, host: str) -> dict[str, ScriptedWorker]:
+def play(
+    lab: Lab, ports: ControlPorts, namespace: str, host: str, loads: list[JSON] | None = None
+) -> dict[str, ScriptedWorker]:
     """Run every worker pod that waits; 127.77.HOST.n is its address."""
     token = KEY.control(uid_of(lab, namespace))
     found: dict[str, ScriptedWorker] = {}
@@ -89,12 +90,12 @@ def play(lab: Lab, ports: ControlPorts, namespace: str, host: str) -> dict[str, 
     for number, pod in enumerate(pods):
         node, ip = lab.target(pod), f"127.77.{host}.{number + 1}"
         found[node] = ScriptedWorker(node)
+        found[node].loads, found[node].pause_seconds = loads or [], 1.0
         ports.open(found[node], ip, token, 7071)
         lab.run_worker(pod, ip)
     return found
 
 
-@pytest.mark.usefixtures("controllers")
 def test_status_and_commands_go_by_the_control_port(
     lab: Lab, team: str, ports: ControlPorts
 ) -> None:
@@ -115,7 +116,6 @@ def test_status_and_commands_go_by_the_control_port(
     assert configured["dataset"]["spec"]["refresh"] == {"requestedAt": "now"}
 
 
-@pytest.mark.usefixtures("controllers")
 def test_scaling_in_hands_over_first_and_an_old_template_is_rolled(
     lab: Lab, team: str, ports: ControlPorts
 ) -> None:
@@ -152,12 +152,10 @@ def test_scaling_in_hands_over_first_and_an_old_template_is_rolled(
     assert drained[0] not in lab.named(team)
 
 
-@pytest.mark.usefixtures("controllers")
 def test_a_load_is_driven_to_its_end(lab: Lab, team: str, ports: ControlPorts) -> None:
     wait_for(lambda: lab.workers(team), 10, "there is a pod")
     lab.load(team, "early", target=[{"path": "/train"}])
     wait_for(lambda: lab.status(team, "early", "dataloads").get("conditions"), 10, "it waits")
-    (worker,) = play(lab, ports, team, "3").values()
     half = {
         "phase": "Loading",
         "bytes": 500,
@@ -170,7 +168,7 @@ def test_a_load_is_driven_to_its_end(lab: Lab, team: str, ports: ControlPorts) -
         "eta_seconds": 5,
     }
     done = half | {"phase": "Complete", "bytes": 1000, "files": 10}
-    worker.loads, worker.pause_seconds = [half, half, half, done], 1.0
+    (worker,) = play(lab, ports, team, "3", [half, half, half, done]).values()
     path = lab.path(team, "early", "dataloads")
     wait_for(lambda: lab.api.get(path)["status"]["percentage"] == 50, 15, "it is half-way")
     wait_for(lambda: lab.api.get(path)["status"]["phase"] == "Complete", 15, "it is Complete")
