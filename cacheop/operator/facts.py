@@ -108,7 +108,6 @@ class WorkerPod:
     problem: str = ""
     """Why it does not run."""
     deleting: bool = False
-    scheduled: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +173,6 @@ def _worker(
         template=annotations.get(naming.TEMPLATE_ANNOTATION, ""),
         problem=_problem(status),
         deleting=bool(metadata.get("deletionTimestamp")),
-        scheduled=bool(spec.get("nodeName")),
     )
 
 

@@ -1,4 +1,4 @@
-"""One pass over a Dataset: observe -> plan (pure) -> apply, with one status write at the end."""
+"""One pass over a Dataset: observe -> plan -> apply, with one status write at the end."""
 
 from __future__ import annotations
 

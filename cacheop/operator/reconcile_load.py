@@ -1,4 +1,4 @@
-"""One pass over a DataLoad: what is asked for -> plan (pure) -> start, stop, status, delete."""
+"""One pass over a DataLoad: what is asked for -> plan -> start, stop, status, delete."""
 
 from __future__ import annotations
 

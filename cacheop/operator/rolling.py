@@ -28,9 +28,8 @@ def to_replace(
     alive = [pod for pod in pods if not pod.deleting and pod.node in wanted]
     outdated = [pod for pod in alive if pod.template != template or pod.uid in stale]
     broken = [pod for pod in outdated if not pod.ready]
-    # A pod that finds no room was not taken away by us: it holds up nothing.
-    served = {pod.node for pod in alive if pod.ready or not pod.scheduled}
-    room = max_unavailable - len(wanted - served)
+    # Also a node on which none finds room: were a new template the reason, all would go.
+    room = max_unavailable - len(wanted - {pod.node for pod in alive if pod.ready})
     candidates = sorted(
         (pod for pod in outdated if pod.ready and pod.node in plugins), key=lambda pod: pod.node
     )

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cacheop/kubernetes"
 START_SECONDS = 90.0
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+"""What is started ends with the test, however that ends."""
 JSON = dict[str, Any]
 
 
@@ -201,7 +203,7 @@ class ControlPlane:
         assert path is not None
         with (self.directory / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
-                [path, *arguments], stdout=log, stderr=log, cwd=self.directory
+                [*WITH_US, path, *arguments], stdout=log, stderr=log, cwd=self.directory
             )
 
     def _prepare(self) -> None:

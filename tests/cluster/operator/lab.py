@@ -15,7 +15,7 @@ import yaml
 
 from cacheop.operator import naming, rbac
 from cacheop.operator.tokens import MasterKey
-from tests.cluster.operator.control_plane import ApiRefused, free_port, wait_for
+from tests.cluster.operator.control_plane import WITH_US, ApiRefused, free_port, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +28,16 @@ SYSTEM = "cacheop-system"
 KEY = MasterKey(b"k" * 32)
 GROUP = "/apis/cacheop.io/v1alpha1"
 STOP_SECONDS = 15.0
+CORE, APPS = "/api/v1/namespaces/{}", "/apis/apps/v1/namespaces/{}"
+OBJECTS = {
+    "ConfigMap": f"{CORE}/configmaps/cacheop-mine",
+    "Service": f"{CORE}/services/cacheop-mine",
+    "headless Service": f"{CORE}/services/cacheop-mine-workers",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies/cacheop-mine",
+    "DaemonSet": f"{APPS}/daemonsets/cacheop-mine",
+    "PersistentVolumeClaim": f"{CORE}/persistentvolumeclaims/mine",
+    "Secret": f"{CORE}/secrets/cacheop",
+}
 
 
 class Lab:
@@ -149,10 +159,42 @@ class Lab:
         return {f["values"][0] for term in terms for f in term.get("matchFields", ())}
 
     def workers(self, namespace: str, name: str = "mine") -> list[JSON]:
-        """The worker pods that the DaemonSet controller made and nobody deletes."""
+        """The worker pods there are; those that are being deleted end now, as by a kubelet."""
+        found = []
+        for pod in self._pods(namespace, name):
+            if pod["metadata"].get("deletionTimestamp"):
+                self.end_pod(namespace, pod["metadata"]["name"])
+            else:
+                found.append(pod)
+        if self.plane.has_controllers:
+            return found
+        there = {self.target(pod) for pod in found}
+        gone = [pod for pod in found if self.target(pod) not in self.named(namespace, name)]
+        for pod in gone:
+            self.end_pod(namespace, pod["metadata"]["name"])
+        for node in sorted(self.named(namespace, name) - there):
+            self._make_pod(namespace, name, node)
+        return [pod for pod in self._pods(namespace, name) if pod not in gone]
+
+    def _pods(self, namespace: str, name: str) -> list[JSON]:
         selector = f"{naming.DATASET_LABEL}%3D{name}"
-        pods = self.api.items(f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}")
-        return [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+        return self.api.items(f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}")
+
+    def _make_pod(self, namespace: str, name: str, node: str) -> None:
+        """Play DaemonSet controller."""
+        path = f"/apis/apps/v1/namespaces/{namespace}/daemonsets/cacheop-{name}"
+        template = self.api.get(path)["spec"]["template"]
+        field = {"key": "metadata.name", "operator": "In", "values": [node]}
+        affinity = template["spec"]["affinity"]["nodeAffinity"]
+        affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {
+            "nodeSelectorTerms": [{"matchFields": [field]}]
+        }
+        template["metadata"] = {
+            "labels": template["metadata"]["labels"],
+            "annotations": template["metadata"]["annotations"],
+            "generateName": f"cacheop-{name}-",
+        }
+        self.api.create(f"/api/v1/namespaces/{namespace}/pods", template)
 
     def target(self, pod: JSON) -> str:
         """For which node it is."""
@@ -221,7 +263,7 @@ class OperatorProcess:
         }
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cacheop.operator"],
+                [*WITH_US, sys.executable, "-m", "cacheop.operator"],
                 cwd=TREE,
                 env=environment,
                 stdout=log,
@@ -268,3 +310,8 @@ def dataset_document(name: str = "mine", **spec: Any) -> JSON:
         "metadata": {"name": name},
         "spec": {"mounts": [{"mountPoint": "s3://bucket/data/"}], **spec},
     }
+
+
+def uid_of(lab: Lab, namespace: str) -> str:
+    """The uid of the Dataset `mine`."""
+    return str(lab.api.get(lab.path(namespace))["metadata"]["uid"])

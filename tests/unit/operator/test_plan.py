@@ -134,7 +134,7 @@ def test_a_name_that_is_taken_is_left_alone_and_told():
 
 
 def test_what_keeps_a_worker_away_is_told_to_the_pod():
-    full = worker("b", ready=False, running=False, scheduled=False, problem="Insufficient memory")
+    full = worker("b", ready=False, running=False, problem="Insufficient memory")
     seen = observed(
         nodes=nodes("a", "b"),
         workers=(worker("a"), full),

@@ -31,9 +31,9 @@ def test_a_broken_one_goes_at_once():
     assert replaced(pods) == ["a", "b"]
 
 
-def test_a_pod_without_room_holds_up_nobody():
-    waiting = worker("a", template="new", ready=False, running=False, scheduled=False)
-    assert replaced([waiting, *(worker(n) for n in "bcd")]) == ["b"]
+def test_a_new_pod_without_room_holds_up_the_others():
+    waiting = worker("a", template="new", ready=False, running=False, problem="no room")
+    assert replaced([waiting, *(worker(n) for n in "bcd")]) == []
 
 
 def test_only_where_the_plugin_keeps_the_mounts():
