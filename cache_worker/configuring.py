@@ -79,7 +79,7 @@ class Configuring:
         if old.spec.suspend != dataset.spec.suspend:
             worker.suspend(dataset.spec.suspend)
         if change.reopens:
-            worker.reopen_origins()
+            worker.reopen_origins(old.spec.mounts)
         if "version" in change.fields:
             worker.indexing.choose_version()
         worker.schedule.changed(refresh=change.relists)

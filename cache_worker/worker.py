@@ -43,13 +43,14 @@ from cacheop.api.errors import CacheopError, UserError
 from cacheop.api.tokens import client_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
     from pathlib import Path
 
     from cache_worker.cluster.draining import Drain
     from cache_worker.indexing import Running
     from cache_worker.origins import Origin
     from cache_worker.versions import Version
+    from cacheop.api.dataset import Mount
 
 log = logging.getLogger("cacheop.worker")
 
@@ -83,6 +84,7 @@ class Worker:
         self.store = Store(self.versions, disk, space, POLICIES[policy](), self._pool)
         self._origins: dict[str, Origin] = {}
         self.reading = Reading(self.store.policy)
+        self._former: dict[str, Mount] = {}
         self.cache = Cache(self.store, self._origin)
         self.cache.suspended = config.dataset.spec.suspend or self.versions.state.suspended
         self.indexing = Indexing(config, self.store, self.cache)
@@ -205,7 +207,7 @@ class Worker:
     def _origin(self, mount_point: str) -> Origin:
         found = self._origins.get(mount_point)
         if found is None:
-            for mount in self.settings.dataset.spec.mounts:
+            for mount in (*self.settings.dataset.spec.mounts, *self._former.values()):
                 if mount.mount_point == mount_point:
                     found = open_origin(mount, self.settings.secrets)
                     self._origins[mount_point] = found
@@ -213,8 +215,12 @@ class Worker:
             raise UserError(f"{mount_point} is not among spec.mounts any more")
         return found
 
-    def reopen_origins(self) -> None:
-        """Mounts or their options changed: the next read opens its origin anew."""
+    def reopen_origins(self, former: Iterable[Mount]) -> None:
+        """Mounts or their options changed: the next read opens its origin anew.
+
+        Versions that were made of `former` mounts are read from them as long as we run.
+        """
+        self._former.update((mount.mount_point, mount) for mount in former)
         before, self._origins = self._origins, {}
         for origin in before.values():
             self.spawn(origin.close())

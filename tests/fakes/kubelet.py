@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[2]
 USER = 65532
 DRIVER = "cacheop.io"
-START_SECONDS = 20.0
+START_SECONDS = 40.0
 
 
 class Kubelet:
@@ -323,7 +323,7 @@ class WorkerPod:
         finally:
             os.close(root)
 
-    def wait_ready(self, seconds: float = 30.0) -> None:
+    def wait_ready(self, seconds: float = 60.0) -> None:
         def ready() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, self.tail()
@@ -372,7 +372,7 @@ class WorkerPod:
 
 
 def wait_for(
-    condition: Callable[[], object], seconds: float = 15.0, say: Callable[[], str] = lambda: ""
+    condition: Callable[[], object], seconds: float = 40.0, say: Callable[[], str] = lambda: ""
 ) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -52,7 +52,7 @@ def test_a_changed_configmap_is_taken_up(kubelet, stored):
     before = worker.ask("status")["version"]
     running = kubelet.publish_in_the_end("running", {"dataset": "imagenet"})
     worker.configure(mounts=other.mounts)
-    wait_for(lambda: worker.ask("status")["version"] != before, 20)
+    wait_for(lambda: worker.ask("status")["version"] != before)
     assert checksums(running) == data.checksums  # a mount keeps its version
     new = kubelet.publish("new", {"dataset": "imagenet"})
     assert checksums(new) == other.checksums
@@ -61,7 +61,7 @@ def test_a_changed_configmap_is_taken_up(kubelet, stored):
     s3 = other.s3
     s3.http.put(other.bucket, "more.bin", b"more")
     worker.configure(refresh={"requestedAt": "2026-11-25T00:00:00Z"})
-    wait_for(lambda: worker.ask("status")["file_count"] == 2, 20)
+    wait_for(lambda: worker.ask("status")["file_count"] == 2)
 
 
 def test_a_mended_secret_needs_no_restart(kubelet, stored):
