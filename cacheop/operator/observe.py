@@ -198,6 +198,8 @@ class Observer:
         for found in (before, after):
             if found is not None and found[1].ref.namespace not in ("", found[0][0]):
                 self._shares(found[1].ref.namespace)
+        if before is not None and after is not None and before[0] != after[0]:
+            self._touch(before[0])  # somebody changed the labels that say whose it is
         if after is not None:
             place, child = after
             self._children[place][child.ref] = child

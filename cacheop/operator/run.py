@@ -122,8 +122,8 @@ class Operator:
         if new or gone:
             self.queue.add(("secret", place[0]))
             self.queue.add_later(("datasets",), LIST_SECONDS)
-            for load in self._observer.loads_of(place):
-                self.queue.add(("load", *load))
+        for load in self._observer.loads_of(place):  # they wait for its version
+            self.queue.add(("load", *load))
 
     def _concerns(self, place: Place) -> None:
         self.queue.add(("dataset", *place))

@@ -102,6 +102,7 @@ def test_status_and_commands_go_by_the_control_port(
     wait_for(lambda: lab.workers(team), 10, "there is a pod")
     (worker,) = play(lab, ports, team, "1").values()
     wait_for(lambda: lab.status(team)["phase"] == "Ready", 10, "it is Ready")
+    wait_for(lambda: lab.status(team)["version"], 10, "the worker was asked")
     status = lab.status(team)
     assert (status["version"], status["fileNum"], status["ufsTotal"]) == (VERSION, 10, "1000")
     assert status["cacheStates"]["cachedPercentage"] == "25.0%"
