@@ -63,10 +63,8 @@ def _python_component(one: Distribution) -> dict[str, object]:
         "version": one.version,
         "purl": f"pkg:pypi/{name}@{quote(one.version)}",
     }
-    expression, free = (
-        one.metadata[key] if key in one.metadata else ""
-        for key in ("License-Expression", "License")
-    )
+    told = one.metadata.json
+    expression, free = told.get("license_expression"), told.get("license")
     if expression:
         found["licenses"] = [{"expression": expression}]
     elif free and len(free) < 80:  # some put the whole text there
