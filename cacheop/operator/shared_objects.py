@@ -102,6 +102,8 @@ class SharedObjects:
         while shard < shards:
             name = naming.datasets_name(shard)
             there = await self._api.get(CONFIG_MAP, self._settings.namespace, name)
+            if there is None and shard == 0:
+                return  # to be made, also while there are no Datasets: what is gone may be removed
             told = _told(there)
             self._generation = max(self._generation, int(told.get("generation") or 0))
             shards = int(told.get("shards") or 1)
