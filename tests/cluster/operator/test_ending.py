@@ -39,8 +39,8 @@ def test_deleting_waits_for_pods_and_ends(lab: Lab, operator: OperatorProcess) -
         wait_for(lambda p=path: lab.api.find(p.format(namespace)) is None, 30, f"{what} is gone")
 
     def unlisted() -> bool:
-        listed = lab.api.get(f"/api/v1/namespaces/{SYSTEM}/configmaps/cacheop-datasets")
-        return uid not in listed["data"]["datasets.json"]
+        listed = lab.api.find(f"/api/v1/namespaces/{SYSTEM}/configmaps/cacheop-datasets")
+        return listed is not None and uid not in listed["data"]["datasets.json"]
 
     wait_for(unlisted, 10, "node plugins may clean up")
 
