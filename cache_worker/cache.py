@@ -189,7 +189,8 @@ class Cache:
         wanted = _Wanted(version, row, chunk, demand=False, asked=None)
         if wanted.slot in self._fills or self.store.table.state(wanted.slot) != ABSENT:
             return False
-        return await self._begin(wanted, self._gather(wanted, member)) is True
+        # Shielded: a reader may have joined it meanwhile.
+        return await asyncio.shield(self._begin(wanted, self._gather(wanted, member))) is True
 
     def _begin(self, wanted: _Wanted, work: Coroutine[None, None, _Found]) -> asyncio.Task[_Found]:
         # The version stays until the fill is done, also when nobody waits for it any more: its

@@ -46,8 +46,8 @@ class Gathering:
         self._heard: dict[str, int] = {}
         """How far each neighbour's news was heard."""
         self._todo: dict[str, deque[tuple[int, int]]] = {}
-        self._running: set[asyncio.Task[None]] = set()
-        self._bytes_running = 0
+        self._running: dict[asyncio.Task[None], int] = {}
+        """Bytes of each fetch under way."""
         self._begun_at_bytes = 0
         """`wanted_bytes` when this version's turn began."""
         self._fetched_bytes = 0
@@ -57,20 +57,22 @@ class Gathering:
 
     async def run(self) -> None:
         """Until cancelled."""
-        listening = asyncio.create_task(self._listen())
         try:
-            while True:
-                version = self._cache.store.versions.current()
-                if version is not self._version:
-                    await self._stop()
-                    self._begin(version)
-                if version is not None and self._may(version):
-                    self._start_all(version)
-                await self._wait()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen())
+                group.create_task(self._work())
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
             await self._stop()
+
+    async def _work(self) -> None:
+        while True:
+            version = self._cache.store.versions.current()
+            if version is not self._version:
+                await self._stop()
+                self._begin(version)
+            if version is not None and self._may(version):
+                self._start_all(version)
+            await self._wait()
 
     async def _listen(self) -> None:
         pause = SHORTEST_PAUSE_SECONDS
@@ -107,7 +109,7 @@ class Gathering:
     def _left_bytes(self) -> int:
         """What may be fetched ahead now."""
         wanted = self._cache.counters.wanted_bytes - self._begun_at_bytes
-        return AHEAD * wanted - self._fetched_bytes - self._bytes_running
+        return AHEAD * wanted - self._fetched_bytes - sum(self._running.values())
 
     async def _hear(self, version: Version) -> bool:
         """Ask some neighbours, each in its turn; whether there was news."""
@@ -146,7 +148,7 @@ class Gathering:
     def _start_one(self, version: Version, member: Member) -> bool:
         todo = self._todo.get(member.node)
         while todo and self._left_bytes() > 0:
-            if len(self._running) >= AT_ONCE or self._bytes_running >= AT_ONCE_BYTES:
+            if len(self._running) >= AT_ONCE or sum(self._running.values()) >= AT_ONCE_BYTES:
                 return False
             row, chunk = todo.popleft()
             if self._is_absent(version, row, chunk):
@@ -164,13 +166,12 @@ class Gathering:
 
     def _start(self, version: Version, row: int, chunk: int, member: Member) -> None:
         length = chunk_span(version.index.size(row), chunk)[1]
-        self._bytes_running += length
         task = asyncio.create_task(self._gather(version, row, chunk, member, length))
-        self._running.add(task)
+        self._running[task] = length
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        del self._running[task]
         self._woken.set()
 
     async def _gather(
@@ -181,5 +182,3 @@ class Gathering:
                 self._fetched_bytes += length
         except CacheopError as error:
             log.info("chunk %d of row %d was not fetched ahead: %s", chunk, row, error)
-        finally:
-            self._bytes_running -= length

@@ -148,3 +148,47 @@ def test_nothing_is_evicted_for_it(tmp_path):
 
     run(nodes, test)
     nodes.close()
+
+
+def test_a_reader_who_joined_is_served_though_the_fetch_ahead_is_given_up(nodes):
+    (path, *_) = owned_by(nodes, "a")
+    version = nodes.b.cache.versions.get()
+    row = version.index.resolve(path)
+
+    async def test():
+        await read(nodes.a, [path])
+        gate, given, member = asyncio.Event(), nodes.two.peers.fetch, nodes.two.all["a"]
+
+        async def late(*args, **how):
+            await gate.wait()
+            return await given(*args, **how)
+
+        nodes.two.peers.fetch = late
+        ahead = asyncio.create_task(nodes.b.cache.cache.gather(version, row, 0, member))
+        await asyncio.sleep(0.01)
+        reader = asyncio.create_task(nodes.b.cache.read(version, path))
+        await asyncio.sleep(0.01)
+        ahead.cancel()
+        await asyncio.gather(ahead, return_exceptions=True)
+        gate.set()
+        assert await reader == nodes.origin.objects[path]
+
+    run(nodes, test)
+
+
+def test_what_is_given_up_no_longer_counts_as_under_way(nodes):
+    theirs, ours = owned_by(nodes, "a"), owned_by(nodes, "b")
+
+    async def test():
+        ahead = Gathering(nodes.b.cache.cache, nodes.two.cluster)
+        ahead._begin(nodes.b.cache.versions.get())
+        await read(nodes.a, theirs)
+        await read(nodes.b, ours[:2])
+        before = ahead._left_bytes()
+        assert await ahead._hear(nodes.b.cache.versions.get())
+        ahead._start_all(nodes.b.cache.versions.get())
+        assert ahead._left_bytes() < before
+        await ahead._stop()  # none of them had a turn yet
+        assert ahead._left_bytes() == before
+
+    run(nodes, test)
