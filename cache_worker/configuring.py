@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from cache_worker import pod
 from cache_worker.changes import compare, policy_name, quota_bytes, the_tier
-from cache_worker.eviction import POLICIES
+from cache_worker.eviction import policy_named
 from cacheop.api import names
 from cacheop.api.dataset import parse_dataset
-from cacheop.api.errors import CacheopError, UserError
+from cacheop.api.errors import CacheopError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -66,16 +66,14 @@ class Configuring:
         worker = self._worker
         old = worker.settings.dataset
         change = compare(old, dataset)
-        name = policy_name(dataset.spec)
-        if name not in POLICIES:
-            raise UserError(f"spec.cache.eviction.policy {name} is not in this version")
+        policy = policy_named(policy_name(dataset.spec))
         if not change.fields:
             return []
         worker.settings.replace_dataset(dataset)
         self.fit(worker.store.space)
-        if name != policy_name(old.spec):
-            worker.store.use(POLICIES[name]())
-            worker.reading.use(worker.store.policy)
+        if policy_name(dataset.spec) != policy_name(old.spec):
+            worker.store.use(policy)
+            worker.reading.use(policy)
         if old.spec.suspend != dataset.spec.suspend:
             worker.suspend(dataset.spec.suspend)
         if change.reopens:

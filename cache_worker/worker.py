@@ -22,7 +22,7 @@ from cache_worker.cluster.clustered import Clustered
 from cache_worker.configuring import Configuring
 from cache_worker.control import Server
 from cache_worker.disk import Disk, require_writable
-from cache_worker.eviction import POLICIES
+from cache_worker.eviction import policy_named
 from cache_worker.flow import Rate
 from cache_worker.http import HttpServer
 from cache_worker.indexing import Indexing
@@ -76,12 +76,10 @@ class Worker:
         self.configuring = Configuring(self, disk.space("WORKER:SPACE", str(config.root))[1])
         space = Space(0)
         self.configuring.fit(space)
-        policy = policy_name(config.dataset.spec)
-        if policy not in POLICIES:
-            raise UserError(f"spec.cache.eviction.policy {policy} is not in this version")
+        policy = policy_named(policy_name(config.dataset.spec))
         self._pool = ThreadPoolExecutor(WRITER_THREADS, thread_name_prefix="store")
         self.versions = Versions(config.root, disk)
-        self.store = Store(self.versions, disk, space, POLICIES[policy](), self._pool)
+        self.store = Store(self.versions, disk, space, policy, self._pool)
         self._origins: dict[str, Origin] = {}
         self.reading = Reading(self.store.policy)
         self._former: dict[str, Mount] = {}

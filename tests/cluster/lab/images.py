@@ -94,7 +94,9 @@ def _make_base() -> None:
     shutil.rmtree(root, ignore_errors=True)
     try:
         print("lab: making a Debian root (debootstrap, a minute)", flush=True)
-        run(["debootstrap", "--variant=minbase", SUITE, str(root), _mirror()], seconds=BASE_SECONDS)
+        run(
+            ["debootstrap", "--variant=minbase", SUITE, str(root), *_mirror()], seconds=BASE_SECONDS
+        )
         for name in BALLAST:
             shutil.rmtree(root / name, ignore_errors=True)
             (root / name).mkdir()
@@ -109,14 +111,14 @@ def _make_base() -> None:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _mirror() -> str:
-    """The first that this machine takes its own packages from."""
+def _mirror() -> list[str]:
+    """The first that this machine takes its own packages from; none: debootstrap's own choice."""
     for path in [APT / "sources.list", *sorted((APT / "sources.list.d").glob("*"))]:
         if path.is_file() and path.suffix in {".list", ".sources"}:
             text = path.read_text()
             if found := re.search(r"^(?:URIs:|deb(?: \[.*\])?)\s+(\S+)", text, re.MULTILINE):
-                return found[1]
-    return "http://deb.debian.org/debian"
+                return [found[1]]
+    return []
 
 
 def _single_file_image(name: str, program: Path) -> bytes:
