@@ -178,7 +178,9 @@ class Cache:
             found = await asyncio.shield(task)
             if found is not None:
                 return found
-            # It was to come from a neighbour that had it no more: the usual way, then.
+            # It was to come from a neighbour that had it no more: the usual way, then, once the
+            # loop has had its turn to forget that fill. An ended task is awaited without one.
+            await asyncio.sleep(0)
         return True
 
     async def gather(self, version: Version, row: int, chunk: int, member: Member) -> bool:

@@ -130,6 +130,33 @@ def test_who_joins_such_a_fetch_gets_the_bytes_the_usual_way_when_it_fails(nodes
     run(nodes, test)
 
 
+def test_who_asks_just_as_such_a_fetch_has_failed_gets_the_bytes_too(nodes):
+    (path, *_) = owned_by(nodes, "b")
+    version = nodes.b.cache.versions.get()
+    row = version.index.resolve(path)
+
+    async def test():
+        cache = nodes.b.cache.cache
+        given, member = nodes.two.peers.fetch, nodes.two.all["a"]
+        asking = []
+
+        def ask():
+            asking.append(asyncio.create_task(cache.ensure(version, row, 0)))
+
+        async def fails(*_, **__):
+            nodes.two.peers.fetch = given
+            # Its turn comes after the last one of the fill that fails, before that one's callbacks.
+            asyncio.get_running_loop().call_soon(ask)
+            raise PeerAbsent("it went meanwhile")
+
+        nodes.two.peers.fetch = fails
+        assert await cache.gather(version, row, 0, member) is False
+        assert await asking[0] is True
+        assert here(nodes.b) == {path}
+
+    run(nodes, test)
+
+
 def test_nothing_is_evicted_for_it(tmp_path):
     objects = {f"f{i:02}": bytes([i]) * BYTES for i in range(FILES)}
     nodes = TwoNodes(tmp_path, MemoryOrigin(objects), quota=1 << 40)
