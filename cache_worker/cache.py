@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from cache_worker.cluster.arriving import Arrivals, Arriving
+from cache_worker.cluster.arriving import RELAY_BYTES, Arrivals, Arriving
 from cache_worker.cluster.asking import Found
 from cache_worker.cluster.news import News
 from cache_worker.cluster.relayed import Relayed
@@ -217,12 +217,17 @@ class Cache:
                 if self._arrivals.get(slot) is None:
                     first: set[asyncio.Future[Any]] = {whole, begun}
                     await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-                arriving = self._arrivals.get(slot)
-                if arriving is not None and arriving.has_begun and not whole.done():
+                arriving = self.arriving(slot)
+                if arriving is not None and not whole.done():
                     return arriving
                 return await whole
             finally:
                 whole.cancel()
+
+    def arriving(self, slot: int) -> Arriving | None:
+        """A chunk that the origin sends us just now."""
+        found = self._arrivals.get(slot)
+        return found if found is not None and found.has_begun else None
 
     async def _give_whole(
         self, version: Version, row: int, chunk: int, asked: Asked
@@ -265,7 +270,7 @@ class Cache:
             data, checksum = await self._given(wanted, found)
         if reserved and await self.store.write(version, row, chunk, data, checksum):
             self._relayed.drop((version.name, row, chunk))
-            if found.data is None:
+            if found.data is None and wanted.length < RELAY_BYTES:
                 self.news.add(version.name, row, chunk)
             return True
         self._relayed.keep((version.name, row, chunk), data, checksum)
@@ -324,7 +329,11 @@ class Cache:
         version, row, slot = wanted.version, wanted.row, wanted.slot
         offset, length = chunk_span(version.index.size(row), wanted.chunk)
         passed_on = self.cluster is not None or self._arrivals.is_awaited(slot)
-        with self._arrivals.passing_on(slot, length if passed_on else 0) as arriving:
+
+        def begun() -> None:
+            self.news.add(version.name, row, wanted.chunk)
+
+        with self._arrivals.passing_on(slot, length if passed_on else 0, begun) as arriving:
             arrived = arriving.arrived if arriving else None
             demand = wanted.demand
             data = await self._fetch(version, row, offset, length, demand=demand, arrived=arrived)

@@ -126,12 +126,22 @@ class Arrivals:
                 self._awaited.pop(slot, None)
 
     @contextmanager
-    def passing_on(self, slot: int, length: int) -> Iterator[Arriving | None]:
-        """Let peers have the bytes of a large chunk as they come. Not twice at a time."""
+    def passing_on(
+        self, slot: int, length: int, told: Callable[[], None]
+    ) -> Iterator[Arriving | None]:
+        """Let peers have the bytes of a large chunk as they come. Not twice at a time.
+
+        `told` is called once, when there is something to pass on.
+        """
         if length < RELAY_BYTES or slot in self._arriving:
             yield None
             return
-        arriving = self._arriving[slot] = Arriving(length, lambda: self._begun(slot))
+
+        def begun() -> None:
+            self._begun(slot)
+            told()
+
+        arriving = self._arriving[slot] = Arriving(length, begun)
         try:
             yield arriving
         except CacheopError as error:

@@ -150,6 +150,9 @@ class Asking:
             return Found()
         task = self._ask(wanted, member, only_if_present=True, ahead=True)
         try:
+            while not (await asyncio.wait({task}, timeout=SLOW_LOOK_SECONDS))[0]:
+                if self.is_slow(time.monotonic(), member.node):  # readers may have joined
+                    return Found()
             return await self._result(task, member)
         except CacheopError as error:
             log.info("%s did not give what it told of: %s", member.node, error)

@@ -1,8 +1,8 @@
 """Fetch ahead what neighbours have: while readers here go through a Dataset that fits on this node.
 
 A reader that waits for the origin leaves its node's link idle, and will want sooner or later what
-others have got meanwhile. So owners tell what they read from the origin (news.py), and here it is
-fetched in the background. Neither is the origin read nor anything evicted for it, and readers set
+others get meanwhile. So owners tell what they read from the origin (news.py), large chunks as soon
+as they begin to arrive, and here it is fetched in the background. Neither is the origin read nor anything evicted for it, and readers set
 the pace: for each byte they asked for in vain, AHEAD bytes are fetched.
 """
 
@@ -34,7 +34,7 @@ LOOK_SECONDS = 0.5
 MEMBERS_AT_A_TIME = 16
 """Of so many neighbours the news is asked in one round."""
 AT_ONCE = 32
-AT_ONCE_BYTES = 32 << 20
+AT_ONCE_BYTES = 64 << 20
 
 
 class Gathering:

@@ -114,6 +114,9 @@ class Giving:
                 state = self._store.table.state(slot)
             if state == PRESENT and self._store.has_file(found, row):
                 return None
+            arriving = self._cache.arriving(slot)
+            if arriving is not None:
+                return arriving
             raise NotFoundError(f"chunk {chunk} of row {row} is not here")
         asked = Asked(asker.node, hops, frozenset(without))
         self._reading.asked(asker.node, found, slot)

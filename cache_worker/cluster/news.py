@@ -1,4 +1,4 @@
-"""Which chunks this node got from the origin, in order: what neighbours may fetch ahead. Pure."""
+"""Which chunks this node gets from the origin, in order: what neighbours may fetch ahead. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class News:
         """How many there were so far, of any version: what askers remember."""
 
     def add(self, version: str, row: int, chunk: int) -> None:
-        """The chunk is here now."""
+        """The chunk is here now, or arrives."""
         if version != self._version:
             self._version = version
             self._chunks.clear()

@@ -1,5 +1,6 @@
 """Nodes over real stores that give each other chunks in memory, no sockets."""
 
+import asyncio
 import os
 
 from cache_worker.cluster.giving import Giving
@@ -7,6 +8,7 @@ from cache_worker.peers.errors import PeerAbsent
 from cache_worker.peers.link import Fetched
 from cache_worker.peers.service import Asker
 from cache_worker.reading import Reading
+from cacheop.api.errors import NotFoundError
 from tests.fakes.node_cache import NodeCache
 from tests.fakes.peers_in_memory import ClusterOf
 
@@ -60,7 +62,11 @@ class TwoNodes:
     async def fetch_of_a(self, member, version, row, chunk, length, *, only_if_present, **_):
         found = self.a.giving.open_present(version, row, chunk)
         if found is None:
-            raise PeerAbsent("it is not there")
+            try:
+                arriving = await self.a.provide(version, row, chunk, only_if_present=True)
+            except NotFoundError as error:
+                raise PeerAbsent("it is not there") from error
+            return await asyncio.to_thread(_all_of, arriving)
         try:
             data = os.pread(found.fd, found.length, found.offset)
         finally:
@@ -70,3 +76,10 @@ class TwoNodes:
     def close(self):
         self.a.cache.close()
         self.b.cache.close()
+
+
+def _all_of(arriving):
+    data = bytearray()
+    while piece := arriving.piece(len(data), 10.0):
+        data += piece
+    return Fetched(memoryview(data), arriving.whole())

@@ -1,6 +1,7 @@
 """Fetching ahead what a neighbour has, over real stores."""
 
 import asyncio
+import random
 import time
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from cache_worker.cluster import gathering
 from cache_worker.cluster.gathering import Gathering
 from cache_worker.peers.errors import PeerAbsent
-from cacheop.api.table import PRESENT
+from cacheop.api.table import FILLING, PRESENT
 from tests.fakes.origin import MemoryOrigin
 from tests.fakes.two_nodes import TwoNodes
 
@@ -155,6 +156,29 @@ def test_who_asks_just_as_such_a_fetch_has_failed_gets_the_bytes_too(nodes):
         assert here(nodes.b) == {path}
 
     run(nodes, test)
+
+
+def test_a_large_chunk_is_passed_on_while_it_arrives(tmp_path):
+    objects = {f"f{i}": random.Random(i).randbytes(2 << 20) for i in range(8)}
+    nodes = TwoNodes(tmp_path, MemoryOrigin(objects))
+    (theirs, *_), (ours, *_) = owned_by(nodes, "a"), owned_by(nodes, "b")
+    slot = nodes.version.slots.first_slot(nodes.version.index.resolve(theirs))
+
+    async def test():
+        await asyncio.sleep(0.01)  # its turn begins with no byte asked for
+        await read(nodes.b, [ours])
+        nodes.origin.gate.clear()
+        reading = asyncio.create_task(read(nodes.a, [theirs]))
+        await eventually(lambda: nodes.b.cache.store.table.state(slot) == FILLING)
+        assert nodes.a.cache.store.table.state(slot) == FILLING
+        nodes.origin.gate.set()
+        await reading
+        await eventually(lambda: theirs in here(nodes.b))
+        await read(nodes.b, [theirs])
+        assert sorted(key for key, *_ in nodes.origin.fetched) == sorted([theirs, ours])
+
+    run(nodes, test)
+    nodes.close()
 
 
 def test_nothing_is_evicted_for_it(tmp_path):
