@@ -5,12 +5,14 @@ Every change of a chunk's state goes through here, and through the step table of
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import mmap
 import os
 import struct
 import threading
+import time
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 5.0
+FORMER_SECONDS = 15.0
+"""A worker that ends has 8 s for what is open, and SYNC_SECONDS for the table."""
 FORMER = 2
 """File state: was complete, so readers may hold it; to be unlinked, never punched. So are files
 after an unclean stop, and one that is being dropped until it is unlinked."""
@@ -60,6 +64,20 @@ def boot_id() -> bytes:
 
 def _page_end(offset: int) -> int:
     return -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def await_former(root: Path) -> None:
+    """Return once no other worker has the table, or after FORMER_SECONDS.
+
+    When a supervisor is killed its worker still closes its store while the next one starts ours.
+    """
+    with contextlib.suppress(FileNotFoundError), (root / CHUNK_TABLE).open("rb") as table:
+        deadline = time.monotonic() + FORMER_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                return fcntl.flock(table, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.02)
 
 
 class TableFile:

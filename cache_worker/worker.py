@@ -36,6 +36,7 @@ from cache_worker.reading import Reading
 from cache_worker.schedule import Schedule
 from cache_worker.space import Space
 from cache_worker.store import Store
+from cache_worker.tablefile import await_former
 from cache_worker.upkeep import Upkeep
 from cache_worker.versions import Versions
 from cacheop.api import names
@@ -324,6 +325,7 @@ def _usable(root: Path) -> Iterator[None]:
 
 async def _serve(config: settings.Settings) -> None:
     with _usable(config.root):
+        await_former(config.root)  # before anything is read that it may still write
         worker = Worker(config, Disk())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

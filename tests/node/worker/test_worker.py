@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -331,6 +332,29 @@ def test_resident_processes_load_nothing_heavy(s3, bucket, tmp_path, worker_over
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_worker_waits_for_the_one_before_it_to_end(s3, bucket, tmp_path, worker_over):
+    """A killed supervisor's worker closes its store while the next supervisor starts another."""
+    name = bucket()
+    put(s3, name, {"a": b"1"}, tmp_path)
+    worker = worker_over(s3_mount(s3.endpoint, name))
+    worker.start()
+    assert worker.filesystem().cat_file("data/a") == b"1"
+    before = worker.process
+    before.send_signal(signal.SIGSTOP)
+    before.send_signal(signal.SIGTERM)
+    try:
+        worker.launch()
+        time.sleep(3)
+        assert worker.process.poll() is None
+    finally:
+        before.send_signal(signal.SIGCONT)
+    assert before.wait(15) == 0
+    worker.wait_ready()
+    assert worker.filesystem().cat_file("data/a") == b"1"
+    assert worker.metric("cacheop_origin_bytes_total") == 0
+    assert "unclean stop" not in worker.log.read_text()
 
 
 def test_a_second_worker_on_the_same_cache_is_refused(s3, bucket, tmp_path, worker_over):
