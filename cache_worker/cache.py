@@ -270,8 +270,7 @@ class Cache:
             data, checksum = await self._given(wanted, found)
         if reserved and await self.store.write(version, row, chunk, data, checksum):
             self._relayed.drop((version.name, row, chunk))
-            if found.data is None and wanted.length < RELAY_BYTES:
-                self.news.add(version.name, row, chunk)
+            self._tell(wanted, found)
             return True
         self._relayed.keep((version.name, row, chunk), data, checksum)
         return data
@@ -290,8 +289,17 @@ class Cache:
             return None
         self.counters.peer_bytes += wanted.length
         self.counters.gathered_bytes += wanted.length
-        stored = await self.store.write(version, row, chunk, found.data, found.checksum)
-        return True if stored else found.data
+        if not await self.store.write(version, row, chunk, found.data, found.checksum):
+            return found.data
+        self._tell(wanted, found)
+        return True
+
+    def _tell(self, wanted: _Wanted, found: Found) -> None:
+        """The chunk is here. Who read the origin tells; of a large one, everybody who has it, so
+        that not all have to get it from one, and it told when it began to arrive (see _given).
+        """
+        if (found.data is None) == (wanted.length < RELAY_BYTES):
+            self.news.add(wanted.version.name, wanted.row, wanted.chunk)
 
     @contextmanager
     def _abandoned_if_failed(self, reserved: _Wanted | None) -> Iterator[None]:

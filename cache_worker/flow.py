@@ -18,7 +18,8 @@ class Flow:
     """
 
     def __init__(self, requests: int = 32, bytes_: int = 96 << 20) -> None:
-        self._requests, self._bytes = requests, bytes_
+        self._allowed = self._requests = requests
+        self._bytes = bytes_
         self._demand: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._background: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -40,6 +41,12 @@ class Flow:
         finally:
             self._give(length)
 
+    def allow(self, requests: int) -> None:
+        """So many requests from now on; those in flight stay."""
+        self._requests += requests - self._allowed
+        self._allowed = requests
+        self._admit()
+
     def _take(self, length: int) -> bool:
         if self._requests <= 0 or self._bytes <= 0:
             return False
@@ -50,6 +57,9 @@ class Flow:
     def _give(self, length: int) -> None:
         self._requests += 1
         self._bytes += length
+        self._admit()
+
+    def _admit(self) -> None:
         for queue in (self._demand, self._background):
             while queue and (queue[0][1].cancelled() or self._take(queue[0][0])):
                 _, place = queue.popleft()

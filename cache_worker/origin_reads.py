@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
+from cache_worker.cluster.arriving import RELAY_BYTES
 from cache_worker.cluster.pace import ORIGIN
 from cache_worker.counters import OriginHealth
 from cache_worker.flow import Flow
 from cache_worker.origins import OriginObject
+from cache_worker.ramp import Ramp
 from cacheop.api.errors import CacheopError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from cache_worker.cluster.pace import Pace
     from cache_worker.counters import Counters
@@ -30,6 +32,8 @@ class OriginReads:
         self._origin_of = origin_of
         self._counters = counters
         self._flow = Flow()
+        self._ramp = Ramp()
+        self._large = Flow(self._ramp.limit)
 
     async def read(
         self,
@@ -46,6 +50,7 @@ class OriginReads:
 
         `pace` lets a cluster compare its members with the origin.
         """
+        began = time.monotonic()
         index = version.index
         obj = OriginObject(
             key=index.origin_key(row),
@@ -55,7 +60,7 @@ class OriginReads:
             mtime_ns=index.mtime_ns(row),
         )
         origin = self._origin_of(index.meta["mounts"][index.mount(row)]["mountPoint"])
-        async with self._flow.pass_(length, demand=demand):
+        async with self._large_pass(length, demand, pace), self._flow.pass_(length, demand=demand):
             self._counters.origin_requests["get"] += 1
             try:
                 with self._paced(pace):
@@ -72,7 +77,24 @@ class OriginReads:
         by_version[version.name] = by_version.get(version.name, 0) + length
         if demand:
             self._counters.demand_origin_bytes += length
+            if pace is not None:  # with the wait for a place: a hedge has that too
+                pace.origin.add(time.monotonic(), time.monotonic() - began)
         return data
+
+    @asynccontextmanager
+    async def _large_pass(
+        self, length: int, demand: bool, pace: Pace | None
+    ) -> AsyncIterator[None]:
+        """A place among the large reads that neighbours wait for; see Ramp."""
+        if pace is None or length < RELAY_BYTES:
+            yield
+            return
+        async with self._large.pass_(length, demand=demand):
+            started = time.monotonic()
+            yield
+        now = time.monotonic()
+        self._ramp.ended(now, length, now - started)
+        self._large.allow(self._ramp.limit)
 
     @contextmanager
     def _paced(self, pace: Pace | None) -> Iterator[None]:

@@ -97,9 +97,9 @@ class Asking:
             while not task.done():
                 now = time.monotonic()
                 self.pace.saw(now, owner.node, self._peers.received.by_node.get(owner.node, 0))
-                if self.is_slow(now, owner.node, now - started):
+                if reason := self.slowness(now, owner.node, now - started):
                     self.health.outrun(now, owner.node, now - started)
-                    raise PeerSlow(f"{owner.node} is much slower than the others")
+                    raise PeerSlow(f"{owner.node} is too slow: {reason}")
                 await asyncio.wait({task}, timeout=SLOW_LOOK_SECONDS)
             return await self._result(task, owner)
         finally:
@@ -107,11 +107,22 @@ class Asking:
 
     def is_slow(self, now: float, node: str, waited_seconds: float = 0.0) -> bool:
         """Whether others are to act in its place."""
-        return self.pace.origin_may_be_faster(now, node) and (
-            self.health.is_slow(now, node)
-            or self.pace.is_slow(now, node)
-            or self.health.may_hedge_to_origin(now, node, waited_seconds)
-        )
+        return bool(self.slowness(now, node, waited_seconds))
+
+    def slowness(self, now: float, node: str, waited_seconds: float = 0.0) -> str:
+        """Why others are to act in its place; "" where the origin would be no sooner there."""
+        if not self.pace.origin_may_be_faster(now, node):
+            return ""
+        if self.pace.is_slow(now, node):
+            return "it sends ten times fewer bytes a second than the others"
+        waits_seconds = max(waited_seconds, self.health.p50_seconds(now, node) or 0.0)
+        if not self.pace.origin_answers_within(now, waits_seconds):
+            return ""
+        if self.health.is_slow(now, node):
+            return "half of its chunks take ten times as long as the others'"
+        if self.health.may_hedge_to_origin(now, node, waited_seconds):
+            return f"it took {waited_seconds:.1f} s so far, ten times as long as the others"
+        return ""
 
     async def copy(
         self,

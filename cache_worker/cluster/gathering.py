@@ -1,9 +1,10 @@
 """Fetch ahead what neighbours have: while readers here go through a Dataset that fits on this node.
 
 A reader that waits for the origin leaves its node's link idle, and will want sooner or later what
-others get meanwhile. So owners tell what they read from the origin (news.py), large chunks as soon
-as they begin to arrive, and here it is fetched in the background. Neither is the origin read nor anything evicted for it, and readers set
-the pace: for each byte they asked for in vain, AHEAD bytes are fetched.
+others get meanwhile. So owners tell what they read from the origin (news.py), and of large chunks
+as soon as they begin to arrive; who got a large one tells too. Here it is fetched in the
+background. Neither is the origin read nor anything evicted for it, and readers set the pace: for
+each byte they asked for in vain, AHEAD bytes are fetched.
 """
 
 from __future__ import annotations

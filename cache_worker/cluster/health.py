@@ -8,11 +8,11 @@ tried, is banned. Latencies are those of whole chunks, from the question to the 
 from __future__ import annotations
 
 import statistics
-from bisect import bisect_left, insort
-from collections import deque
 from dataclasses import dataclass, field
-from math import ceil, inf
+from math import inf
 from typing import TYPE_CHECKING
+
+from cache_worker.cluster.latencies import Latencies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
     Circuit = Literal["closed", "open", "half-open"]
 
-WINDOW_SAMPLES = 128
-WINDOW_SECONDS = 60.0
-"""Older latencies say nothing about now."""
-ENOUGH_SAMPLES = 16
 FIRST_REST_SECONDS = 0.5
 LONGEST_REST_SECONDS = 8.0
 TRIAL_SECONDS = 5.0
@@ -35,33 +31,6 @@ HEDGE_FACTOR = 3.0
 HEDGE_SECONDS = (0.05, 2.0)
 DEFAULT_HEDGE_SECONDS = 0.5
 ORIGIN_HEDGE_FACTOR = 10.0
-
-
-@dataclass(slots=True)
-class Latencies:
-    """The last ones of a peer, by time and by size: a quantile is wanted for every request."""
-
-    _by_time: deque[tuple[float, float]] = field(default_factory=deque)
-    _sorted: list[float] = field(default_factory=list)
-
-    def add(self, now: float, seconds: float) -> None:
-        """One more."""
-        if len(self._by_time) == WINDOW_SAMPLES:
-            self._drop_oldest()
-        self._by_time.append((now, seconds))
-        insort(self._sorted, seconds)
-
-    def quantile(self, now: float, part: float) -> float | None:
-        """The latency that `part` of them do not pass; None before there are enough."""
-        while self._by_time and self._by_time[0][0] < now - WINDOW_SECONDS:
-            self._drop_oldest()
-        if len(self._sorted) < ENOUGH_SAMPLES:
-            return None
-        return self._sorted[ceil(part * len(self._sorted)) - 1]
-
-    def _drop_oldest(self) -> None:
-        _, seconds = self._by_time.popleft()
-        del self._sorted[bisect_left(self._sorted, seconds)]
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Which chunks this node gets from the origin, in order: what neighbours may fetch ahead. Pure."""
+"""Which chunks came here, or begin to, in order: what neighbours may fetch ahead. Pure."""
 
 from __future__ import annotations
 

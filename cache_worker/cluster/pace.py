@@ -10,11 +10,16 @@ import statistics
 from collections import deque
 from dataclasses import dataclass, field
 
+from cache_worker.cluster.latencies import Latencies
+
 ORIGIN = ""
 """The name that the origin goes by among the nodes."""
 SLOW_FACTOR = 10.0
 WINDOW_BUSY_SECONDS = 3.0
-ENOUGH_BUSY_SECONDS = 1.5
+WINDOW_ORIGIN_READS = 2.0
+"""The window is at least so many of our own reads of the origin long: an owner sends nothing while
+it waits for the origin, and then all at once."""
+SAMPLE_SECONDS = 0.05
 FORGET_SECONDS = 60.0
 """A peer that was found slow is not asked; after this it is tried again."""
 
@@ -26,7 +31,7 @@ class Sender:
     asked: int = 0
     busy_seconds: float = 0.0
     busy_since: float = 0.0
-    samples: deque[tuple[float, float, int]] = field(default_factory=lambda: deque(maxlen=256))
+    samples: deque[tuple[float, float, int]] = field(default_factory=lambda: deque(maxlen=1024))
     """(now, busy seconds, bytes) so far."""
 
     def busy(self, now: float) -> float:
@@ -38,6 +43,8 @@ class Sender:
 class Pace:
     """All senders, by node."""
 
+    origin: Latencies = field(default_factory=Latencies)
+    """How long our own reads of the origin took."""
     _senders: dict[str, Sender] = field(default_factory=dict)
 
     def asks(self, now: float, node: str, total_bytes: int) -> None:
@@ -59,7 +66,10 @@ class Pace:
     def saw(self, now: float, node: str, total_bytes: int) -> None:
         """It sent `total_bytes` so far."""
         sender = self._senders.setdefault(node, Sender())
-        sender.samples.append((now, sender.busy(now), total_bytes))
+        samples = sender.samples
+        if len(samples) > 1 and samples[-1][0] - samples[-2][0] < SAMPLE_SECONDS:
+            samples.pop()
+        samples.append((now, sender.busy(now), total_bytes))
 
     def bytes_per_second(self, now: float, node: str) -> float | None:
         """What it sent lately while it was busy; None when that was too short to tell."""
@@ -69,14 +79,19 @@ class Pace:
         samples = sender.samples
         while samples and samples[0][0] < now - FORGET_SECONDS:
             samples.popleft()
-        while len(samples) > 2 and samples[-1][1] - samples[1][1] >= WINDOW_BUSY_SECONDS:
+        window = self._window_seconds(now)
+        while len(samples) > 2 and samples[-1][1] - samples[1][1] >= window:
             samples.popleft()
         if not samples:
             return None
         busy = samples[-1][1] - samples[0][1]
-        if busy < ENOUGH_BUSY_SECONDS:
+        if busy < window / 2:
             return None
         return (samples[-1][2] - samples[0][2]) / busy
+
+    def _window_seconds(self, now: float) -> float:
+        usual = self.origin.quantile(now, 0.5, enough=1) or 0.0
+        return max(WINDOW_BUSY_SECONDS, WINDOW_ORIGIN_READS * usual)
 
     def is_slow(self, now: float, node: str) -> bool:
         """Whether others send ten times as fast.
@@ -94,3 +109,8 @@ class Pace:
         """Whether to read the origin in its place may help: not where that is as slow for us."""
         own, origin = self.bytes_per_second(now, node), self.bytes_per_second(now, ORIGIN)
         return own is None or origin is None or own * 2 < origin
+
+    def origin_answers_within(self, now: float, seconds: float) -> bool:
+        """Whether our own reads of the origin hardly ever take so long, their wait included."""
+        usual = self.origin.quantile(now, 0.99, enough=1)
+        return usual is None or usual < seconds

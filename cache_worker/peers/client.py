@@ -308,10 +308,8 @@ class Peers:
     def _exchange(self, lane: Lane, link: Link, jobs: list[Job]) -> None:
         wait_seconds = max(job.deadline for job in jobs) - time.monotonic() + HEADROOM_SECONDS
 
-        owner = "" if lane.key.only_if_present else lane.key.callee.node
-
         def arrived(count: int) -> None:
-            self.received.moved(count, same_zone=lane.same_zone, owner=owner)
+            self.received.moved(count, same_zone=lane.same_zone, node=lane.key.callee.node)
 
         def ended(number: int, outcome: object) -> bool:
             job = jobs[number]

@@ -14,17 +14,16 @@ class Traffic:
     other_zone_bytes: int = 0
     """Bytes of chunks only (manifests are not counted), whether they were good or not."""
     by_node: dict[str, int] = field(default_factory=dict)
-    """Of what owners were asked for, by node: not what was had `only_if_present`, since that says
-    nothing of how fast an owner gets what it lacks."""
+    """What we got, by node that sent it: one that sends much is not slow, whatever it was."""
     results: dict[str, int] = field(default_factory=dict)
     """Chunks and questions, by how they ended."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def moved(self, count: int, *, same_zone: bool, owner: str = "") -> None:
-        """So many bytes of chunks went over the wire; `owner`: who was asked as the owner."""
+    def moved(self, count: int, *, same_zone: bool, node: str = "") -> None:
+        """So many bytes of chunks went over the wire; `node`: who sent them to us."""
         with self._lock:
-            if owner:
-                self.by_node[owner] = self.by_node.get(owner, 0) + count
+            if node:
+                self.by_node[node] = self.by_node.get(node, 0) + count
             if same_zone:
                 self.same_zone_bytes += count
             else:

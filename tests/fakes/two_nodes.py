@@ -45,6 +45,8 @@ class TwoNodes:
     def __init__(self, root, origin, **how):
         self.a, self.b = Node(root / "a", origin, **how), Node(root / "b", origin)
         self.origin = origin
+        self.passed_on = []
+        """(row, chunk) that arrived at a while b asked for them."""
         self.one, self.two = ClusterOf("a", "ab"), ClusterOf("b", "ab")
         self.version = self.a.cache.add_version()
         self.b.cache.add_version()
@@ -66,6 +68,7 @@ class TwoNodes:
                 arriving = await self.a.provide(version, row, chunk, only_if_present=True)
             except NotFoundError as error:
                 raise PeerAbsent("it is not there") from error
+            self.passed_on.append((row, chunk))
             return await asyncio.to_thread(_all_of, arriving)
         try:
             data = os.pread(found.fd, found.length, found.offset)

@@ -70,3 +70,27 @@ def test_rate_keeps_to_its_bytes_per_second():
         await Rate(None).wait(1 << 40)
 
     asyncio.run(run())
+
+
+def test_more_may_be_allowed_while_some_wait():
+    async def body():
+        flow, began = Flow(1), []
+        gate = asyncio.Event()
+
+        async def one(name):
+            async with flow.pass_(1, demand=True):
+                began.append(name)
+                await gate.wait()
+
+        tasks = [asyncio.create_task(one(name)) for name in "abc"]
+        await asyncio.sleep(0)
+        assert began == ["a"]
+        flow.allow(2)
+        await asyncio.sleep(0.01)
+        assert began == ["a", "b"]
+        flow.allow(1)
+        gate.set()
+        await asyncio.gather(*tasks)
+        assert began == ["a", "b", "c"]
+
+    asyncio.run(body())

@@ -162,14 +162,15 @@ def test_a_large_chunk_is_passed_on_while_it_arrives(tmp_path):
     objects = {f"f{i}": random.Random(i).randbytes(2 << 20) for i in range(8)}
     nodes = TwoNodes(tmp_path, MemoryOrigin(objects))
     (theirs, *_), (ours, *_) = owned_by(nodes, "a"), owned_by(nodes, "b")
-    slot = nodes.version.slots.first_slot(nodes.version.index.resolve(theirs))
+    row = nodes.version.index.resolve(theirs)
+    slot = nodes.version.slots.first_slot(row)
 
     async def test():
         await asyncio.sleep(0.01)  # its turn begins with no byte asked for
         await read(nodes.b, [ours])
         nodes.origin.gate.clear()
         reading = asyncio.create_task(read(nodes.a, [theirs]))
-        await eventually(lambda: nodes.b.cache.store.table.state(slot) == FILLING)
+        await eventually(lambda: (row, 0) in nodes.passed_on)
         assert nodes.a.cache.store.table.state(slot) == FILLING
         nodes.origin.gate.set()
         await reading

@@ -5,16 +5,14 @@ from hypothesis import strategies as st
 from cache_worker.cluster.health import (
     BAN_SECONDS,
     DEFAULT_HEDGE_SECONDS,
-    ENOUGH_SAMPLES,
     FIRST_REST_SECONDS,
     HEDGE_SECONDS,
     LONGEST_REST_SECONDS,
     TRIAL_SECONDS,
-    WINDOW_SAMPLES,
-    WINDOW_SECONDS,
     Health,
     RetryBudget,
 )
+from cache_worker.cluster.latencies import ENOUGH_SAMPLES, WINDOW_SAMPLES, WINDOW_SECONDS
 from cache_worker.cluster.view import Member
 
 SOON = 0.001

@@ -3,7 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_worker.cluster.pace import ENOUGH_BUSY_SECONDS, FORGET_SECONDS, ORIGIN, Pace
+from cache_worker.cluster.pace import FORGET_SECONDS, ORIGIN, WINDOW_BUSY_SECONDS, Pace
+
+ENOUGH_BUSY_SECONDS = WINDOW_BUSY_SECONDS / 2
 
 
 def sending(**rates):
@@ -68,3 +70,22 @@ def test_rates_are_never_negative_nor_more_than_what_came(steps):
 
 def test_who_sends_nothing_may_wait_for_its_origin():
     assert not sending(a=0, b=10_000_000).is_slow(2.0, "a")
+
+
+def test_the_origin_is_no_way_around_a_wait_that_is_as_long_there():
+    pace = Pace()
+    assert pace.origin_answers_within(0.0, 1.0)  # nothing is known of it
+    for seconds in (4.0, 9.0):
+        pace.origin.add(0.0, seconds)
+    assert not pace.origin_answers_within(0.0, 8.0)
+    assert pace.origin_answers_within(0.0, 10.0)
+
+
+def test_an_owner_that_waits_for_the_origin_as_long_as_we_do_is_not_slow():
+    pace = sending(a=400_000, b=10_000_000)
+    assert pace.is_slow(2.0, "a")
+    pace.origin.add(2.0, 4.0)  # two reads of ours would have taken eight seconds
+    assert not pace.is_slow(2.0, "a")
+    pace.saw(8.0, "a", 3_200_000)
+    pace.saw(8.0, "b", 80_000_000)
+    assert pace.is_slow(8.0, "a")
