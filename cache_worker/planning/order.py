@@ -143,17 +143,6 @@ class Order:
             self._at, self._chunks_done = self._at + 1, 0
         return None
 
-    def slots(self, first: int, count: int) -> tuple[list[int], list[int]]:
-        """The chunks of so many reads from a position on, and the position of each."""
-        slots: list[int] = []
-        at: list[int] = []
-        for position in range(first, first + count):
-            _, first_slot, chunks = self._chunks_at(position)
-            for chunk in chunks:
-                slots.append(first_slot + chunk)
-                at.append(position)
-        return slots, at
-
     @property
     def lead(self) -> int:
         """So many reads are between the cursor and what is fetched next."""

@@ -19,7 +19,7 @@ from cache_worker.planning.order import Due, Order
 from cache_worker.planning.window import Latencies, Pace, budget_bytes, window_reads
 from cacheop.api.chunk import chunk_count, chunk_span
 from cacheop.api.errors import CacheopError, ProtocolError
-from cacheop.api.plan import unpack
+from cacheop.api.plan import Reads, unpack
 from cacheop.api.table import ABSENT, SUSPECT
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Planning:
                 return "unknown"
             if len(self._ranks) >= ORDERS_MOST:
                 return "full"
-            order = Order(lambda row, first, count: _chunks_of(version, row, first, count))
+            order = Order(lambda row, first, count: chunks_of(version, row, first, count))
             known = self._ranks[key] = _Rank(connection, reader, version, rank, order)
             version.use()
         reads = unpack(str(meta.get("kind")), payload)
@@ -114,7 +114,7 @@ class Planning:
         if epoch < 0 or place < 0:
             raise ProtocolError(f"a plan for read {place} of epoch {epoch}")
         first = known.order.add(epoch, place, reads, begin=begin)
-        self._tell_policy(known, first, len(reads))
+        self._tell_policy(known, reads, first)
         self._woken.set()
         return "kept"
 
@@ -170,8 +170,8 @@ class Planning:
         if self._ranks:
             self._woken.set()
 
-    def _tell_policy(self, told: _Rank, first: int, count: int) -> None:
-        slots, at = told.order.slots(first, count)
+    def _tell_policy(self, told: _Rank, reads: Reads, first: int) -> None:
+        slots, at = slots_of(told.version, reads, first)
         ranks = sum(1 for r in self._ranks.values() if r.reader == told.reader and r.reader)
         self._reading.planned(told.connection, told.reader, told.version, slots, at, max(1, ranks))
 
@@ -206,10 +206,12 @@ class Planning:
         if limit != self._limit:
             self._limit, self._rate = limit, Rate(limit)
         room = budget_bytes(self._cache.store.space.limit_bytes)
-        room -= sum(told.order.unread_bytes for told in self._ranks.values())
+        unread = sum(told.order.unread_bytes for told in self._ranks.values())
         for _ in range(LOOKS_AT_A_TIME):
             under_way = sum(self._running.values())
-            if len(self._running) >= AT_ONCE or under_way >= min(AT_ONCE_BYTES, max(1, room)):
+            if len(self._running) >= AT_ONCE or under_way >= AT_ONCE_BYTES:
+                return False
+            if under_way + unread >= max(1, room):  # one chunk is never too much
                 return False
             found = self._next()
             if found is None:
@@ -263,7 +265,7 @@ class Planning:
             self._cache.counters.planned_bytes += length
 
 
-def _chunks_of(version: Version, row: int, first: int, count: int) -> tuple[int, range]:
+def chunks_of(version: Version, row: int, first: int, count: int) -> tuple[int, range]:
     """(slot of the first chunk, chunks) of a read; nothing of what the version does not have."""
     index = version.index
     if row >= index.rows or index.is_directory(row):
@@ -272,3 +274,22 @@ def _chunks_of(version: Version, row: int, first: int, count: int) -> tuple[int,
     if count:
         chunks = chunks[first : first + count]
     return version.slots.first_slot(row), chunks
+
+
+def slots_of(version: Version, reads: Reads, first: int) -> tuple[Sequence[int], Sequence[int]]:
+    """The chunks of all reads, and the position of each where the first read is at `first`."""
+    index, first_slot = version.index, version.slots.first_slot
+    if reads.chunks is None and index.chunks == index.files and _all_files(version, reads):
+        return [first_slot(row) for row in reads.rows], range(first, first + len(reads))
+    slots: list[int] = []
+    at: list[int] = []
+    for number in range(len(reads)):
+        slot, chunks = chunks_of(version, *reads.at(number))
+        slots += range(slot + chunks.start, slot + chunks.stop)
+        at += [first + number] * len(chunks)
+    return slots, at
+
+
+def _all_files(version: Version, reads: Reads) -> bool:
+    index = version.index
+    return max(reads.rows, default=0) < index.rows and not any(map(index.is_directory, reads.rows))

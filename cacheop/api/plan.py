@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from cacheop.api.errors import ProtocolError
 
-SEGMENT_READS = 65_536
-"""So many are told at once."""
+SEGMENT_READS = 8192
+"""So many are told at once: a worker takes them in about 10 ms."""
 ROWS, SPANS = "rows", "spans"
 SPAN_NUMBERS = 3
 PAYLOAD_MAX_BYTES = SEGMENT_READS * SPAN_NUMBERS * 4

@@ -7,13 +7,14 @@ import json
 import os
 import random
 import subprocess
-from dataclasses import replace
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.fakes.running_cluster import RunningCluster, free_ports
+from tests.fakes.running_node import wait_for
 from tests.fakes.trainer import Job, command
 
 if TYPE_CHECKING:
@@ -119,3 +120,99 @@ def test_each_byte_once_in_torchs_own_order_and_most_of_it_ahead(running, nodes,
     assert {result["state"] for result in results} == {"kept"}
     assert plans(cluster) == []  # all trainers are gone
     assert "Traceback" not in cluster.logs()
+
+
+def test_a_rank_that_dies_takes_its_plan_with_it(running):
+    cluster = running(1, some_files())
+    dying = start(job_of(cluster, seed=1, step_seconds=0.05, dies_after=6, job="one"))
+    other = start(job_of(cluster, step_seconds=0.03, job="one"))
+    dying.communicate(timeout=60)
+    assert dying.returncode == -9
+    result = finish([other])
+    assert result[0]["state"] == "kept"
+    wait_for(lambda: plans(cluster) == [], 15)
+    before = planned_bytes(cluster)
+    time.sleep(1)
+    assert planned_bytes(cluster) == before
+    assert "Traceback" not in cluster.logs()
+
+
+def test_a_sampler_that_lies_costs_no_more_than_a_part_of_the_cache(running):
+    files = some_files()
+    quota = sum(map(len, files.values())) // 2
+    tiers = [{"medium": "Disk", "quota": quota}]
+    cluster = running(1, files, cache={"tiers": tiers})
+    result = train(cluster, lies=True, step_seconds=0.01)[0]
+    paths = sorted(files)
+    expected = [paths[len(paths) - 1 - i] for i in order_of(1, 0, 0, len(paths))]
+    assert [p.partition("/")[2] for p, _ in result["epochs"][0]["read"]] == expected
+    for path, digest in result["epochs"][0]["read"]:
+        assert digest == hashlib.sha256(files[path.partition("/")[2]]).hexdigest()
+    assert cluster.origin.sent_bytes <= cluster.bytes + planned_bytes(cluster)
+
+
+def test_epochs_cut_short_are_no_reason_to_stop(running):
+    cluster = running(1, some_files())
+    result = train(cluster, epochs=4, cut=10, step_seconds=0.03)[0]
+    paths = sorted(cluster.files)
+    for number, epoch in enumerate(result["epochs"]):
+        order = order_of(1, 0, number, len(paths))
+        count = len(order) if number == 3 else 80
+        assert [p.partition("/")[2] for p, _ in epoch["read"]] == [paths[i] for i in order[:count]]
+    assert result["state"] == "kept"
+    assert cluster.origin.sent_bytes == cluster.bytes
+    assert planned_bytes(cluster) > 0.3 * cluster.bytes
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_plan_for_another_version_harms_nobody(running, there):
+    files = some_files()
+    cluster = running(1, files)
+    node = cluster.nodes[0]
+    before = node.status()["version"]
+    cluster.put({f"d0/f{0:04}": b"changed"})
+    files |= {f"d0/f{0:04}": b"changed"}
+    node.call("refresh")
+    assert node.status()["version"] != before
+    version = before if there else "0123abcd"
+    result = train(cluster, step_seconds=0.02, version=version)
+    check(result, files)
+    assert result[0]["state"] in (("kept",) if there else ("away",))
+    assert cluster.origin.sent_bytes <= 1.05 * cluster.bytes
+
+
+def test_of_two_jobs_on_half_a_cache_each_is_fed_by_what_the_other_missed(running):
+    files = some_files()
+    total = sum(map(len, files.values()))
+    tiers = [{"medium": "Disk", "quota": int(total / 2 / 0.95), "high": 0.95}]
+    cluster = running(1, files, cache={"tiers": tiers})
+    both = [start(job_of(cluster, epochs=4, seed=s, step_seconds=0.02)) for s in (1, 2)]
+    results = finish(both)
+    assert {result["state"] for result in results} == {"kept"}
+    for result in results:
+        for epoch in result["epochs"]:
+            assert len({path for path, _ in epoch["read"]}) == FILES
+            for path, digest in epoch["read"]:
+                assert digest == hashlib.sha256(files[path.partition("/")[2]]).hexdigest()
+    # Alone and without plans each would take 1 + 3 / 2 Datasets.
+    assert cluster.origin.sent_bytes < 0.85 * 2 * 2.5 * total
+
+
+def test_a_worker_that_starts_again_is_told_again(running):
+    cluster = running(1, some_files())
+    node = cluster.nodes[0]
+    trainer = start(job_of(cluster, step_seconds=0.08))
+    wait_for(lambda: planned_bytes(cluster) > 0, 60)
+    node.kill()
+    node.start()
+    wait_for(lambda: plans(cluster), 20)
+    wait_for(lambda: planned_bytes(cluster) > 0, 20)
+    check(finish([trainer]), cluster.files)
+
+
+def test_training_goes_on_where_no_plan_is_wanted(running):
+    cluster = running(1, some_files(), prefetch={"mode": "Off"})
+    results = train(cluster, step_seconds=0.01)
+    check(results, cluster.files)
+    assert results[0]["state"] == "off"
+    assert planned_bytes(cluster) == 0

@@ -144,7 +144,6 @@ def test_all_chunks_of_a_big_file_are_due_at_once():
     reads.chunks = array("I", [0, 0, 1, 2])
     order.add(0, 0, reads, begin=True)
     assert fetched(order) == [10, 11, 12, 21, 22]
-    assert order.slots(0, 2) == ([10, 11, 12, 21, 22], [0, 0, 0, 1, 1])
 
 
 def test_what_the_dataset_lacks_keeps_its_place():
