@@ -15,7 +15,7 @@ from cache_worker.eviction.auto import Auto
 from cache_worker.manifest import Builder, MountPoint
 from cache_worker.origins import Listing
 from cache_worker.planning.order import Order
-from cache_worker.planning.planning import slots_of, chunks_of
+from cache_worker.planning.planning import chunks_of, slots_of
 from cache_worker.version_files import write_version
 from cache_worker.versions import Versions
 from cacheop.api.plan import SEGMENT_READS, Reads, unpack

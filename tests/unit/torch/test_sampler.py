@@ -102,7 +102,7 @@ def test_paths_are_found():
     assert paths_of(Subset(numbers, [3, 5])) == [numbers.paths[3], numbers.paths[5]]
 
     class Folder:
-        samples = [("/mnt/a", 0), ("/mnt/b", 1)]
+        samples = (("/mnt/a", 0), ("/mnt/b", 1))
 
     assert paths_of(Folder()) == ["/mnt/a", "/mnt/b"]
     with pytest.raises(TypeError, match="paths="):

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 
 import pytest
 
@@ -163,7 +162,6 @@ def test_an_origin_that_fails_is_left_alone_for_a_while(node):
     async def work():
         for path in node.paths:
             node.origin.errors[path] = OriginError("broken")
-        began = time.monotonic()
         node.tell(node.paths)
         await asyncio.sleep(1.0)
         assert len(node.origin.fetched) < 64
@@ -171,8 +169,7 @@ def test_an_origin_that_fails_is_left_alone_for_a_while(node):
         for path in node.paths[:10]:
             assert await node.read(node.version, path) == node.origin.objects[path]
             node.heard(path)
-        while len(node.origin.fetched) < 60 and time.monotonic() < began + 10:
-            await asyncio.sleep(0.05)
+        await asyncio.sleep(2.5)
         assert node.cache.counters.planned_bytes
 
     node.run(work)
@@ -233,8 +230,8 @@ def test_what_makes_no_sense_is_refused(node):
     for kind, payload in ((ROWS, b"123"), ("x", good), (ROWS, bytes(4 * SEGMENT_READS + 4))):
         with pytest.raises(ProtocolError):
             unpack(kind, payload)
+    meta = {"epoch": -1, "kind": ROWS, "begin": True, "at": 0}
     with pytest.raises(ProtocolError):
-        meta = {"epoch": -1, "kind": ROWS, "begin": True, "at": 0}
         node.planning.plan("c", "job", node.version, meta, good)
     meta = {"epoch": 0, "kind": ROWS, "begin": True, "at": 0}
     assert node.planning.plan("c", "job", node.version, meta, good) == "kept"
