@@ -155,6 +155,13 @@ class Order:
             self._fetched[slot] = length
             self.unread_bytes += length
 
+    def needs(self, slot: int) -> bool:
+        """Whether it was fetched for this order, or is read within the window."""
+        if slot in self._fetched:
+            return True
+        awaited = self._awaited.get(slot)
+        return awaited is not None and self.cursor <= awaited[-1] and awaited[0] < self._at
+
     def is_wrong(self) -> bool:
         """Whether nobody reads what was fetched. To be asked now and then."""
         if self._judged < JUDGED_CHUNKS:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cacheop.worker")
 
-AT_ONCE, AT_ONCE_BYTES = 28, 64 << 20
-"""Fetches under way: a little less than an origin is asked at once, so that readers find room."""
+AT_ONCE, AT_ONCE_BYTES = 64, 64 << 20
+"""Fetches under way. An origin is asked for fewer at a time, and for what readers want first."""
 LOOKS_AT_A_TIME = 512
 LOOK_SECONDS = 0.5
 FAILED_SECONDS = 2.0
@@ -107,6 +107,7 @@ class Planning:
             order = Order(lambda row, first, count: chunks_of(version, row, first, count))
             known = self._ranks[key] = _Rank(connection, reader, version, rank, order)
             version.use()
+            self._cache.store.victims.needed = self._needs
         reads = unpack(str(meta.get("kind")), payload)
         if len(reads) + sum(r.order.reads for r in self._ranks.values()) > READS_MOST:
             return "full"
@@ -170,6 +171,9 @@ class Planning:
         if self._ranks:
             self._woken.set()
 
+    def _needs(self, slot: int) -> bool:
+        return any(told.order.needs(slot) for told in self._ranks.values())
+
     def _tell_policy(self, told: _Rank, reads: Reads, first: int) -> None:
         slots, at = slots_of(told.version, reads, first)
         ranks = sum(1 for r in self._ranks.values() if r.reader == told.reader and r.reader)
@@ -178,6 +182,8 @@ class Planning:
     def _forget(self, key: _Key) -> None:
         told = self._ranks.pop(key)
         told.version.unuse()
+        if not self._ranks:
+            self._cache.store.victims.needed = None
         if not any(r.reader == told.reader and r.reader for r in self._ranks.values()):
             self._reading.unplanned(told.connection, told.reader, told.version)
 
@@ -252,7 +258,7 @@ class Planning:
         await self._rate.wait(length)
         began = time.monotonic()
         try:
-            found = await self._cache.ensure(told.version, due.row, due.chunk, demand=False)
+            found = await self._cache.ensure(told.version, due.row, due.chunk, ahead=True)
         except CacheopError as error:
             log.info("row %d was not fetched ahead: %s", due.row, error)
             self._not_before = time.monotonic() + FAILED_SECONDS
