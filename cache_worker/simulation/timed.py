@@ -1,4 +1,4 @@
-"""How busy one job is kept that told its order: the planning's own decisions in a model's time. Pure.
+"""How busy a job is kept that told its order: planning's own decisions in a model's time. Pure.
 
 The job wants `reads_per_second`, one after the other, and waits for what is not there. The origin
 answers after `latency_seconds` and sends `chunks_per_second`, one after the other.
@@ -52,7 +52,7 @@ class TimedJob:
         self._now = self._free_at = 0.0
         self._coming: list[tuple[float, float, int]] = []  # (arrives, asked, chunk), as a heap
         self._underway: set[int] = set()
-        self._order = Order(lambda row, first, count: (row, range(1)))
+        self._order = Order(lambda row, *_: (row, range(1)))
         self._cache.needed = self._order.needs
         self._pace, self._fetches, self._latencies = Pace(), Pace(), Latencies()
         policy.joined(STREAM, range(chunks))
