@@ -55,6 +55,7 @@ class _Wanted:
     demand: bool
     asked: Asked | None
     flight: Flight = field(default_factory=Flight)
+    ahead: bool = False
 
     @property
     def slot(self) -> int:
@@ -157,15 +158,16 @@ class Cache:
         chunk: int,
         *,
         demand: bool = True,
+        ahead: bool = False,
         asked: Asked | None = None,
     ) -> bool | memoryview:
         """True: the chunk is PRESENT. False: there is no room for it. Bytes: could not be stored.
 
         One fill per chunk, however many ask and whichever version they read; a waiter that goes
-        away does not stop it. `asked`: it is a peer that asks.
+        away does not stop it. `ahead`: a plan says that it is read soon. `asked`: a peer asks.
         """
-        wanted = _Wanted(version, row, chunk, demand, asked)
-        if demand and asked is None and not self.store.is_present(version, row, chunk):
+        wanted = _Wanted(version, row, chunk, demand and not ahead, asked, ahead=ahead)
+        if wanted.demand and asked is None and not self.store.is_present(version, row, chunk):
             self.counters.wanted_bytes += wanted.length
         while not self.store.is_present(version, row, chunk):
             if wanted.slot not in self._fills:
@@ -259,7 +261,7 @@ class Cache:
             ours = True  # or will be, once who drains is gone
         # Where we had it before, or may not keep it, others may have got it from us.
         others = COPIES if self.store.table.state_byte(wanted.slot) & ~STATE_MASK else 0
-        reserved = self.store.reserve(version, row, chunk, copy=not ours)
+        reserved = self.store.reserve(version, row, chunk, copy=not ours, ahead=wanted.ahead)
         if not reserved:
             others = COPIES
         with self._abandoned_if_failed(wanted if reserved else None):

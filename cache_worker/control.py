@@ -17,6 +17,7 @@ from cache_worker.frames import Connection
 from cacheop.api import wire
 from cacheop.api.errors import CacheopError, CredentialError, ProtocolError, to_wire
 from cacheop.api.names import CLIENT_OPS, CONTROL_OPS
+from cacheop.api.plan import PAYLOAD_MAX_BYTES
 from cacheop.api.tokens import proof
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Session(Connection):
         self, operations: Operations, ops: frozenset[str], tokens: dict[str, str] | None
     ) -> None:
         super().__init__(self._request if tokens is None else self._authenticate, 0)
+        if tokens is None:
+            self.allow_payload(PAYLOAD_MAX_BYTES)
         self.ops = ops
         self.reader = ""
         """Names the job that reads, over all its connections; empty = this connection alone."""
@@ -128,6 +131,7 @@ class Session(Connection):
             raise self._refuse(frame, CredentialError("wrong token", hint="Check CACHEOP_TOKEN"))
         self.ops = CONTROL_OPS if purpose == "control" else CLIENT_OPS
         self.got = self._request
+        self.allow_payload(PAYLOAD_MAX_BYTES)
         self.put(wire.encode(wire.Frame(wire.RESPONSE, frame.request_id)))
 
     def _refuse(self, frame: wire.Frame, error: CacheopError) -> CacheopError:

@@ -24,6 +24,8 @@ class Counters:
     """Bytes of chunks that came from peers."""
     gathered_bytes: int = 0
     """The part of `peer_bytes` that was fetched ahead (gathering.py)."""
+    planned_bytes: int = 0
+    """Bytes of chunks fetched ahead because a job told that it will read them (planning/)."""
     wanted_bytes: int = 0
     """Bytes of chunks that readers here asked for and that were not here."""
     origin_requests: dict[str, int] = field(default_factory=lambda: {"get": 0, "list": 0})

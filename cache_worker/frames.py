@@ -41,6 +41,10 @@ class Connection(asyncio.BufferedProtocol):
         self._room = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
 
+    def allow_payload(self, most_bytes: int) -> None:
+        """Frames may carry so much from now on."""
+        self._decoder.payload_max_bytes = most_bytes
+
     # -- what others call -------------------------------------------------------------------------
 
     async def send(self, head: bytes, payload: bytes | memoryview = b"") -> None:

@@ -64,6 +64,12 @@ class WorkerCollector(Collector):
         )
         yield counter("read_requests", "Reads, likewise", counters.read_requests, "source")
         yield counter("misses", "Reads that waited", {"read": counters.misses}, "op")
+        yield counter(
+            "planned_bytes",
+            "Bytes fetched ahead by plan",
+            {"chunks": counters.planned_bytes},
+            "what",
+        )
         yield counter("evicted_bytes", "Bytes evicted", {"chunks": store.evicted_bytes}, "what")
         yield counter("store_errors", "Disk operations that failed", store.errors, "op")
         yield gauge("cached_bytes", "Bytes in the cache", store.space.used_bytes)

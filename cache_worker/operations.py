@@ -95,11 +95,23 @@ class WorkerOperations:
         self._tell(session, version, request.meta["rows"])
         return {}, b""
 
-    def _tell(self, session: Session, version: Version, rows: dict[str, int]) -> None:
-        """What was read without asking us, in order."""
+    async def _plan(self, session: Session, request: Frame) -> Answer:
+        version = self._worker.versions.get(str(request.meta["version"]))
+        self._hear_of_end(session)
+        state = self._worker.planning.plan(
+            session, session.reader, version, request.meta, request.payload
+        )
+        return {"state": state}, b""
+
+    def _hear_of_end(self, session: Session) -> None:
         if not session.tells:
             session.tells = True
+            session.on_close.append(lambda: self._worker.planning.gone(session))
             session.on_close.append(lambda: self._worker.reading.closed(session))
+
+    def _tell(self, session: Session, version: Version, rows: dict[str, int]) -> None:
+        """What was read without asking us, in order."""
+        self._hear_of_end(session)
         known = {
             int(row): int(times)
             for row, times in rows.items()

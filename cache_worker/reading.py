@@ -14,7 +14,7 @@ from cache_worker.hotness import units
 from cacheop.api.chunk import chunk_span, chunks_of_span
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from cache_worker.eviction.policy import Policy
     from cache_worker.versions import Version
@@ -54,6 +54,8 @@ class Reading:
         self._policy = policy
         self._names = count(1)
         self._streams: dict[tuple[Hashable, str], _Stream] = {}
+        self.heard: Callable[[str, Version, Sequence[int]], None] | None = None
+        """Is told too: the reader and the chunks read."""
 
     def use(self, policy: Policy) -> None:
         """Tell another one; what the one before has learnt is lost."""
@@ -81,6 +83,8 @@ class Reading:
                 parts.append(units(part, chunk_bytes))
         if slots:
             self._policy.read(stream.name, slots, parts)
+            if self.heard is not None:
+                self.heard(reader, version, slots)
 
     def touched(
         self, connection: Hashable, reader: str, version: Version, rows: Mapping[int, int]
@@ -94,10 +98,34 @@ class Reading:
                 slots += [first_slot(row)] * min(times, 2)  # more says no more of a pass
         if slots:
             self._policy.read(self._stream(connection, reader, version).name, slots)
+            if self.heard is not None:
+                self.heard(reader, version, slots)
 
     def asked(self, node: str, version: Version, slot: int) -> None:
         """A peer wants a chunk for its readers."""
         self._policy.read(self._stream(node, "", version).name, [slot])
+
+    def planned(
+        self,
+        connection: Hashable,
+        reader: str,
+        version: Version,
+        slots: Sequence[int],
+        at: Sequence[int],
+        ranks: int,
+    ) -> None:
+        """A job tells what it will read, at these positions of its order."""
+        self._policy.planned(self._stream(connection, reader, version).name, slots, at, ranks)
+
+    def reached(self, connection: Hashable, reader: str, version: Version, position: int) -> None:
+        """A job tells how far it is in its order."""
+        self._policy.reached(self._stream(connection, reader, version).name, position)
+
+    def unplanned(self, connection: Hashable, reader: str, version: Version) -> None:
+        """What a job told is not to be believed any more."""
+        stream = self._streams.get((reader or connection, version.name))
+        if stream is not None:
+            self._policy.unplanned(stream.name)
 
     def closed(self, connection: Hashable) -> None:
         """The stream of one connection ends with it; a job may come back."""

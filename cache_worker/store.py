@@ -179,11 +179,13 @@ class Store:
 
     # -- filling ----------------------------------------------------------------------------------
 
-    def reserve(self, version: Version, row: int, chunk: int, *, copy: bool = False) -> bool:
+    def reserve(
+        self, version: Version, row: int, chunk: int, *, copy: bool = False, ahead: bool = False
+    ) -> bool:
         """Take room for an ABSENT chunk, evicting if need be. False: read it through instead.
 
         False too when the policy does not admit it. `copy`: another node owns it, so nothing that
-        we own is evicted for it.
+        we own is evicted for it. `ahead`: it is read in a moment, so what is worth least goes.
         """
         length = chunk_span(version.index.size(row), chunk)[1]
         if self.fault() or self.pinned_above_quota():
@@ -191,7 +193,8 @@ class Store:
         slot = version.slots.first_slot(row) + chunk
         self.table.expect(slot, length)
         excess = self.space.to_evict(length)
-        if excess and self.evict(excess, only_copies=copy, newcomer=slot) < excess:
+        judged = slot if copy or not ahead else None
+        if excess and self.evict(excess, only_copies=copy, newcomer=judged) < excess:
             return False
         if not self.space.reserve(length):
             return False

@@ -46,6 +46,8 @@ class Victims(Held):
         self._only_copies = False
         self.owned: Callable[[Version, int], frozenset[int]] | None = None
         """Which chunks of a file this node owns in its cluster; None = it is alone."""
+        self.needed: Callable[[int], bool] | None = None
+        """Whether a plan says that a chunk is read in a moment: such go last."""
 
     def look(self) -> None:
         """Begin a round: see what is pinned."""
@@ -100,6 +102,8 @@ class Victims(Held):
             slots = self._random.sample(slots, count)
         if self._only_copies:
             slots = [slot for slot in slots if self._may_be_dropped(slot)]
+        if self.needed is not None:
+            return [slot for slot in slots if not self.needed(slot)] or slots
         return slots
 
     def may_go(self, slot: int) -> bool:

@@ -31,6 +31,7 @@ from cache_worker.metrics import exporter, render
 from cache_worker.mounted import Mounts
 from cache_worker.operations import WorkerOperations
 from cache_worker.origins import open_origin
+from cache_worker.planning.planning import Planning
 from cache_worker.publishing import Publishing
 from cache_worker.reading import Reading
 from cache_worker.schedule import Schedule
@@ -93,6 +94,9 @@ class Worker:
             if config.cluster.peers
             else None
         )
+        self.planning = Planning(
+            self.cache, self.reading, lambda: self.settings.dataset.spec.prefetch
+        )
         self.schedule = Schedule(self)
         self.mounts = Mounts(config.root)
         self._upkeep = Upkeep(self.store, self.indexing)
@@ -117,6 +121,7 @@ class Worker:
             for work in self.clustered.tasks():
                 self.spawn(work)
         self.spawn(self.schedule.run())
+        self.spawn(self.planning.run())
         for work in (*self._upkeep.tasks(), *self.configuring.tasks()):
             self.spawn(work)
         log.info("worker of %s/%s is up", self.settings.namespace, self.settings.name)
@@ -262,6 +267,7 @@ class Worker:
                 "addresses": self._addresses,
                 "mounts": self.mounts.status(),
                 "root": str(self.settings.root),
+                "plans": self.planning.status(),
                 "read_sources": self.cache.counters.sources(),
                 **(self.clustered.status() if self.clustered else ALONE),
             },

@@ -71,9 +71,19 @@ class Auto(Policy):
         self._clock += len(slots)
         self._of[stream].read(stream, slots, units, self._clock)
 
-    def planned(self, stream: int, slots: Iterable[int]) -> None:
+    def planned(
+        self, stream: int, slots: Iterable[int], at: Iterable[int] | None = None, ranks: int = 1
+    ) -> None:
         """See Policy."""
-        self._of[stream].plan(stream, slots)
+        self._of[stream].plan(stream, slots, at, ranks)
+
+    def reached(self, stream: int, position: int) -> None:
+        """See Policy."""
+        self._of[stream].reached(stream, position)
+
+    def unplanned(self, stream: int) -> None:
+        """See Policy."""
+        self._of[stream].unplan(stream)
 
     def victims(self, held: Held, need_bytes: int, newcomer: int | None = None) -> list[int]:
         """See Policy."""

@@ -54,8 +54,20 @@ class Policy(Protocol):
         `units`: which part of each, see hotness.units; by default all of it.
         """
 
-    def planned(self, stream: int, slots: Iterable[int]) -> None:
-        """What `stream` will read, in order, after all that was planned before."""
+    def planned(
+        self, stream: int, slots: Iterable[int], at: Iterable[int] | None = None, ranks: int = 1
+    ) -> None:
+        """What `stream` will read at these positions of its order.
+
+        By default after all that was planned before. `ranks`: so many read at the same time, each
+        in an order of its own.
+        """
+
+    def reached(self, stream: int, position: int) -> None:
+        """`stream` has come so far in its order."""
+
+    def unplanned(self, stream: int) -> None:
+        """What `stream` told of its order is void."""
 
     def kept(self, slot: int) -> None:
         """A chunk is here now."""

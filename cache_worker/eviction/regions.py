@@ -58,12 +58,25 @@ class Region:
         self._streams[stream].ended = True
         self._plans.pop(stream, None)
 
-    def plan(self, stream: int, slots: Iterable[int]) -> None:
-        """More of what the stream will read, in order."""
+    def plan(self, stream: int, slots: Iterable[int], at: Iterable[int] | None, ranks: int) -> None:
+        """More of what the stream will read, in order. Of more than STREAMS plans none is kept."""
         first, plan = self.chunks.start, self._plans.get(stream)
         if plan is None:
+            if len(self._plans) >= STREAMS:
+                return
             plan = self._plans[stream] = Plan(len(self.chunks))
-        plan.extend(slot - first for slot in slots)
+        plan.ranks = max(1, ranks)
+        plan.extend((slot - first for slot in slots), at)
+
+    def reached(self, stream: int, position: int) -> None:
+        """The stream is so far in its plan."""
+        plan = self._plans.get(stream)
+        if plan is not None:
+            plan.reached(position)
+
+    def unplan(self, stream: int) -> None:
+        """The stream's plan is void."""
+        self._plans.pop(stream, None)
 
     def read(
         self, stream: int, slots: Sequence[int], units: Sequence[int] | None, clock: int
@@ -123,9 +136,9 @@ class Region:
         if even:
             values = [value + even for value in values]
         for rate, plan in planned:
-            due, cursor = plan.due, plan.cursor
+            until = plan.reads_until
             values = [
-                max(value, rate / max(1, due[c] - cursor)) if due[c] != NEVER else value
+                max(value, rate / reads) if (reads := until(c)) != NEVER else value
                 for value, c in zip(values, chunks, strict=True)
             ]
         return values

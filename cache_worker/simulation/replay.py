@@ -11,7 +11,7 @@ from cache_worker.eviction.policy import Held
 from cache_worker.hotness import units
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from cache_worker.eviction.policy import Policy
     from cache_worker.simulation.trace import Trace
@@ -46,6 +46,8 @@ class SimulatedCache(Held):
         self._place = array("I", [NOWHERE]) * chunks
         self._lengths = lengths
         self._random = Random(seed).random
+        self.needed: Callable[[int], bool] | None = None
+        """As of the worker's victims."""
 
     def __contains__(self, slot: int) -> bool:
         return self._place[slot] != NOWHERE
@@ -72,9 +74,11 @@ class SimulatedCache(Held):
         """See Held."""
         slots, random = self._slots, self._random
         here = len(slots)
-        if here <= count:
-            return slots
-        return list(dict.fromkeys([slots[int(random() * here)] for _ in range(count)]))
+        if here > count:
+            slots = list(dict.fromkeys([slots[int(random() * here)] for _ in range(count)]))
+        if self.needed is not None:
+            return [slot for slot in slots if not self.needed(slot)] or slots
+        return slots
 
     def may_go(self, slot: int) -> bool:
         """See Held."""
@@ -102,7 +106,7 @@ def replay(trace: Trace, policy: Policy, capacity_bytes: int, *, seed: int = 0) 
         part = sizes[at] if sizes else whole
         policy.read(names.of(stream, slot), (slot,), (units(part, whole),) if sizes else None)
         hit = slot in cache
-        fetched = 0 if hit else (whole if _admit(cache, policy, slot, whole) else part)
+        fetched = 0 if hit else (whole if admit(cache, policy, slot, whole) else part)
         if at >= trace.warm:
             result.reads += 1
             result.hits += hit
@@ -112,10 +116,16 @@ def replay(trace: Trace, policy: Policy, capacity_bytes: int, *, seed: int = 0) 
     return result
 
 
-def _admit(cache: SimulatedCache, policy: Policy, slot: int, length: int) -> bool:
+def admit(
+    cache: SimulatedCache, policy: Policy, slot: int, length: int, *, ahead: bool = False
+) -> bool:
+    """Make room for a chunk and put it in; False if the policy does not admit it.
+
+    `ahead`: a plan says that it is read in a moment.
+    """
     need = cache.used_bytes + length - cache.capacity_bytes
     if need > 0:
-        gone = policy.victims(cache, need, slot)
+        gone = policy.victims(cache, need, None if ahead else slot)
         if not gone:
             return False
         for victim in gone:

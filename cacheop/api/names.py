@@ -11,6 +11,7 @@ ENV_CACHE = "CACHEOP_CACHE"  # a Dataset's cache directory on this machine (clie
 ENV_ENDPOINT = "CACHEOP_ENDPOINT"  # host:port of a worker
 ENV_TOKEN = "CACHEOP_TOKEN"  # noqa: S105 - the name of the variable that holds it
 ENV_NAMESPACE = "CACHEOP_NAMESPACE"  # of Datasets that a URL names without one
+ENV_READER = "CACHEOP_READER"  # names the job that a process reads for, over all its processes
 ENV_IN_CLUSTER = "KUBERNETES_SERVICE_HOST"  # set by the kubelet
 ENV_RUN_DIR = "CACHEOP_RUN_DIR"  # where `cacheop up` notes what runs on this machine
 ENV_SECRET_PREFIX = "CACHEOP_SECRET_"  # noqa: S105 - + NAME_KEY, upper case: a local secret
@@ -27,7 +28,7 @@ DATA_DIR = "data"  # data/<version>/<path>
 STATE_FILE = "state.json"  # current and kept versions, suspended or not; replaced atomically
 
 # Operations of the framed protocol; docs/protocol.md has their fields.
-CLIENT_OPS = frozenset({"auth", "hello", "bind", "manifest", "read", "touched", "health"})
+CLIENT_OPS = frozenset({"auth", "hello", "bind", "manifest", "read", "touched", "plan", "health"})
 CONTROL_OPS = CLIENT_OPS | {
     "status", "refresh", "load", "evict", "suspend", "resume", "versions", "publish", "served",
     "drain", "hot", "configure", "shutdown",

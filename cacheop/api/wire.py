@@ -91,7 +91,7 @@ class Decoder:
 
     def __init__(self, payload_max_bytes: int = PAYLOAD_MAX_BYTES) -> None:
         self._buffer = bytearray()
-        self._payload_max_bytes = payload_max_bytes
+        self.payload_max_bytes = payload_max_bytes
 
     def feed(self, data: bytes | memoryview) -> Iterator[Frame]:
         """Add `data`; yield every frame that is now whole. Raises ProtocolError."""
@@ -100,7 +100,7 @@ class Decoder:
             kind, request_id, meta_bytes, payload_bytes = decode_header(
                 bytes(self._buffer[: HEADER.size])
             )
-            if payload_bytes > self._payload_max_bytes:
+            if payload_bytes > self.payload_max_bytes:
                 raise ProtocolError(f"a payload of {payload_bytes} bytes is not expected here")
             end = HEADER.size + meta_bytes + payload_bytes
             if len(self._buffer) < end:

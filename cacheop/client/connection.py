@@ -36,13 +36,13 @@ class Connection:
         self._answers: dict[int, wire.Frame] = {}
         self._unwanted: set[int] = set()
 
-    def send(self, op: str, meta: dict[str, Any], deadline: float) -> int:
+    def send(self, op: str, meta: dict[str, Any], deadline: float, payload: bytes = b"") -> int:
         """Ask; the request id to `wait` for. Raises Dropped or TimeoutError."""
         self._next_id += 1
-        head = wire.encode_head(wire.REQUEST, self._next_id, {"op": op, **meta}, 0)
+        head = wire.encode_head(wire.REQUEST, self._next_id, {"op": op, **meta}, len(payload))
         try:
             self._socket.settimeout(_left(deadline))
-            self._socket.sendall(head)
+            self._socket.sendall(head + payload)
         except TimeoutError:
             raise
         except OSError as error:
@@ -65,9 +65,11 @@ class Connection:
                 self._answers[frame.request_id] = frame
         return self._answers.pop(request_id)
 
-    def call(self, op: str, meta: dict[str, Any], deadline: float) -> wire.Frame:
+    def call(
+        self, op: str, meta: dict[str, Any], deadline: float, payload: bytes = b""
+    ) -> wire.Frame:
         """Ask and wait; an ERROR frame is raised as what it carries."""
-        frame = self.wait(self.send(op, meta, deadline), deadline)
+        frame = self.wait(self.send(op, meta, deadline, payload), deadline)
         if frame.kind == wire.ERROR:
             raise from_wire(frame.meta)
         return frame

@@ -21,6 +21,7 @@ from cacheop.api.errors import (
     WorkerUnavailable,
     from_wire,
 )
+from cacheop.api.names import ENV_READER
 from cacheop.client.connection import Connection, Dropped
 
 if TYPE_CHECKING:
@@ -85,13 +86,19 @@ class WorkerLink:
         self._give(self._take(time.monotonic() + seconds))
         return self.bound
 
-    def call(self, op: str, meta: dict[str, Any], seconds: float = ANSWER_SECONDS) -> wire.Frame:
+    def call(
+        self,
+        op: str,
+        meta: dict[str, Any],
+        seconds: float = ANSWER_SECONDS,
+        payload: bytes = b"",
+    ) -> wire.Frame:
         """One request that may be asked again. Raises what it answers, WorkerUnavailable."""
         reconnect_until = self._reconnect_until()
         while True:
             connection = self._take(reconnect_until)
             try:
-                frame = connection.call(op, meta, time.monotonic() + seconds)
+                frame = connection.call(op, meta, time.monotonic() + seconds, payload)
             except Dropped:
                 self._forget(connection)
                 continue
@@ -279,8 +286,12 @@ class WorkerLink:
 def _reader() -> str:
     """Names the job that this process belongs to: loader processes are of their trainer's group.
 
-    Each machine and each container numbers its process groups anew, so they are named too.
+    Each machine and each container numbers its process groups anew, so they are named too. A job of
+    several trainers names itself.
     """
+    named = os.environ.get(ENV_READER)
+    if named:
+        return named
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             machine = file.read(13)

@@ -88,6 +88,20 @@ def attach(target: Target, options: Options) -> Source:
     return found
 
 
+def attach_worker(target: Target, options: Options) -> CachedDataset:
+    """The worker of `target`, also where its files are read through a mount. WorkerUnavailable."""
+    given = replace(options.resolved(), mount="")
+    tried: list[str] = []
+    found = _cache(target, given, tried) or _endpoint(target, given, tried)
+    if not isinstance(found, CachedDataset):
+        raise WorkerUnavailable(
+            f"no worker for the Dataset {target}: {'; '.join(tried)}",
+            hint=f"Say where it is with {names.ENV_CACHE}, or {names.ENV_ENDPOINT} and "
+            f"{names.ENV_TOKEN}",
+        )
+    return found
+
+
 def own_namespace() -> str:
     """Of Datasets that are named without one: the pod's on Kubernetes, else the default."""
     named = os.environ.get(names.ENV_NAMESPACE)

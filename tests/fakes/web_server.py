@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import html
 import threading
+import time
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +27,8 @@ class WebServer:
     ranges: bool = True
     conditions: bool = True
     tls: ssl.SSLContext | None = None
+    delay_seconds: float = 0.0
+    """Before each answer with a file's bytes."""
     sent_bytes: int = 0
     """Of files, in answers to GET."""
     root_listings: int = 0
@@ -92,6 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
             if server.conditions and wanted and (server.weak or wanted != etag):
                 self._send(412, b"", {})
                 return
+        if self.command == "GET":
+            time.sleep(server.delay_seconds)
         span = self.headers.get("range")
         if not span or not server.ranges:
             self._send(200, body, headers)

@@ -1,0 +1,1 @@
+"""What training jobs said that they will read: fetched just ahead of use, kept by next use."""
