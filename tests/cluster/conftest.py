@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from examples.demo.server import S3Server
+from tests.cluster.chart import Chart
 from tests.cluster.kubectl import Kubectl
+from tests.cluster.origin import SIZES, Origin, fill
 from tests.cluster.pods import RESTRICTED
+from tests.fakes.fault_proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,6 +79,29 @@ def make_namespace(cluster: Kubectl) -> Iterator[Callable[..., Kubectl]]:
 def namespace(make_namespace: Callable[..., Kubectl]) -> Kubectl:
     """One such namespace."""
     return make_namespace()
+
+
+@pytest.fixture(scope="session")
+def chart(cluster: Kubectl, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chart]:
+    """The chart, installed; CRDs and what else `helm uninstall` keeps stay."""
+    found = Chart(image, os.environ.get("CACHEOP_REDIS_IMAGE", ""), tmp_path_factory.mktemp("helm"))
+    found.install()
+    yield found
+    found.uninstall()
+
+
+@pytest.fixture(scope="session")
+def bucket(s3: S3Server) -> str:
+    """Holds origin.SIZES, and nobody changes it."""
+    fill(s3, "standard", SIZES)
+    return "standard"
+
+
+@pytest.fixture
+def origin(s3: S3Server, bucket: str, chart: Chart) -> Iterator[Origin]:
+    """The standard files behind a proxy of the test's own."""
+    with FaultProxy(s3.port, s3.host) as proxy:
+        yield Origin(s3, proxy, bucket, SIZES)
 
 
 @pytest.fixture(scope="session")
