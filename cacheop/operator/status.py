@@ -208,6 +208,8 @@ def _preloaded(seen: Observed) -> dict[str, Any]:
 def _cache_states(
     told: list[Report], size: int | None, version: str, before: Mapping[str, Any]
 ) -> CacheStates:
+    if not version:
+        return CacheStates()
     if not told:
         old = before.get("cacheStates") or {}
         if version != before.get("version"):

@@ -37,6 +37,29 @@ def datasets(*uids):
     return found
 
 
+def test_a_new_dataset_has_its_user_before_its_worker_starts(redis):
+    settings = replace(
+        SETTINGS,
+        redis_url=f"redis://127.0.0.1:{redis.port}/0",
+        redis_password_file=redis.admin_file,
+    )
+    observer = SimpleNamespace(datasets=datasets("u1"))
+    users = RedisUsers(settings, observer)  # type: ignore[arg-type]
+
+    async def scenario():
+        task = asyncio.create_task(users.run())
+        async with asyncio.timeout(1):
+            while redis.cli("PING", **user("u1")) != "PONG":
+                await asyncio.sleep(0.02)
+            observer.datasets = datasets("u1", "u2")
+            users.soon()
+            while redis.cli("PING", **user("u2")) != "PONG":
+                await asyncio.sleep(0.02)
+        task.cancel()
+
+    asyncio.run(scenario())
+
+
 def test_each_dataset_has_its_user_and_no_more(redis):
     settings = replace(
         SETTINGS,
