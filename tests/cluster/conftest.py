@@ -6,14 +6,17 @@ import itertools
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from examples.demo.server import S3Server
-from tests.cluster.chart import Chart
+from tests.cluster.chart import SYSTEM, Chart
 from tests.cluster.kubectl import Kubectl
+from tests.cluster.lab.network import CONTROL
+from tests.cluster.lab.places import KUBECONFIG
 from tests.cluster.origin import SIZES, Origin, fill
 from tests.cluster.pods import RESTRICTED
 from tests.fakes.fault_proxy import FaultProxy
@@ -21,7 +24,29 @@ from tests.fakes.fault_proxy import FaultProxy
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.cluster.lab.machines import Machine
+
 _numbers = itertools.count()
+GONE_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Owns namespaces until they are gone."""
+
+    cluster: Kubectl
+    names: list[str] = field(default_factory=list)
+
+    def add(self, name: str) -> None:
+        """Delete it, later."""
+        self.cluster.run("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+        self.names.append(name)
+
+    def wait(self) -> None:
+        """Until all are gone."""
+        while self.names:
+            self.cluster.delete("namespace", self.names[-1], seconds=GONE_SECONDS)
+            self.names.pop()
 
 
 @pytest.fixture(scope="session")
@@ -47,19 +72,33 @@ def nodes(cluster: Kubectl) -> list[str]:
     return sorted(found)
 
 
+@pytest.fixture(scope="session")
+def leaving(cluster: Kubectl) -> Iterator[Leaving]:
+    """Namespaces on their way out: Kubernetes takes 15 s for each, and no test waits for that."""
+    found = Leaving(cluster)
+    yield found
+    found.wait()
+
+
 @pytest.fixture
-def make_namespace(cluster: Kubectl) -> Iterator[Callable[..., Kubectl]]:
-    """Makes a namespace that enforces PodSecurity `restricted`; it is gone after the test."""
+def make_namespace(cluster: Kubectl, leaving: Leaving) -> Iterator[Callable[..., Kubectl]]:
+    """Makes a namespace that enforces PodSecurity `restricted`; it goes after the test."""
     made: list[str] = []
 
-    def make(labels: dict[str, str] | None = None) -> Kubectl:
+    def make(
+        labels: dict[str, str] | None = None, annotations: dict[str, str] | None = None
+    ) -> Kubectl:
         name = f"test-{os.getpid()}-{next(_numbers)}"
         made.append(name)
         cluster.apply(
             {
                 "apiVersion": "v1",
                 "kind": "Namespace",
-                "metadata": {"name": name, "labels": {**RESTRICTED, **(labels or {})}},
+                "metadata": {
+                    "name": name,
+                    "labels": {**RESTRICTED, **(labels or {})},
+                    "annotations": annotations or {},
+                },
             }
         )
         made_one = Kubectl(name)
@@ -70,9 +109,7 @@ def make_namespace(cluster: Kubectl) -> Iterator[Callable[..., Kubectl]]:
 
     yield make
     for name in made:
-        cluster.run("delete", "namespace", name, "--wait=false")
-    for name in made:
-        cluster.delete("namespace", name, seconds=90)
+        leaving.add(name)
 
 
 @pytest.fixture
@@ -82,12 +119,28 @@ def namespace(make_namespace: Callable[..., Kubectl]) -> Kubectl:
 
 
 @pytest.fixture(scope="session")
-def chart(cluster: Kubectl, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chart]:
+def chart(
+    image: str, leaving: Leaving, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Chart]:
     """The chart, installed; CRDs and what else `helm uninstall` keeps stay."""
     found = Chart(image, os.environ.get("CACHEOP_REDIS_IMAGE", ""), tmp_path_factory.mktemp("helm"))
     found.install()
+    # One that was uninstalled a moment ago may not have been able to give its Lease back.
+    system = Kubectl(SYSTEM)
+    system.until("the operator is at work", lambda: _is_active(system))
     yield found
+    leaving.wait()  # the operator ends the finalizers of their Datasets
     found.uninstall()
+
+
+@pytest.fixture
+def control() -> Iterator[Machine]:
+    """The lab's control machine, whose daemons a test may stop."""
+    if os.environ.get("KUBECONFIG") != str(KUBECONFIG):
+        pytest.skip("not the lab: daemons of another cluster are not stopped")
+    yield CONTROL
+    for daemon in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        CONTROL.resume(daemon)
 
 
 @pytest.fixture(scope="session")
@@ -116,3 +169,9 @@ def s3() -> Iterator[S3Server]:
             yield server
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _is_active(system: Kubectl) -> bool:
+    holder = system.get("lease", "cacheop-operator")["spec"].get("holderIdentity")
+    pods = system.list("pods", "app.kubernetes.io/component=operator")
+    return holder in {pod["metadata"]["name"] for pod in pods}

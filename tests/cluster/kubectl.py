@@ -107,6 +107,12 @@ class Kubectl:
         assert phase == "Succeeded", f"{pod}: {printed}\n{self.situation()}"
         return printed
 
+    def events(self, name: str) -> str:
+        """What Kubernetes and we say about one object, a line each."""
+        found = self.run("get", "events", f"--field-selector=involvedObject.name={name}",
+                         "--output=json")  # fmt: skip
+        return "\n".join(f"{e['reason']}: {e['message']}" for e in json.loads(found)["items"])
+
     def situation(self) -> str:
         """Pods, events and logs, for the message of a test that failed."""
         said = []
