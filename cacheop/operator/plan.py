@@ -61,7 +61,7 @@ class Plan:
     again_at: float | None = None
     placement: Placement | None = None
     owner: Owner | None = None
-    """The Dataset as its workers are told it: with the chart's defaults. None: they are told nothing."""
+    """The Dataset as its workers are told it, with the chart's defaults; None: they are not."""
 
 
 def plan(document: Mapping[str, Any], seen: Observed, settings: Settings) -> Plan:

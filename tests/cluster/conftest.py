@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tests.cluster.lab.machines import Machine
 
 _numbers = itertools.count()
+TEST_SECONDS = 240
 GONE_SECONDS = 120.0
 
 
@@ -80,27 +82,16 @@ def leaving(cluster: Kubectl) -> Iterator[Leaving]:
     found.wait()
 
 
-@pytest.fixture
-def make_namespace(cluster: Kubectl, leaving: Leaving) -> Iterator[Callable[..., Kubectl]]:
-    """Makes a namespace that enforces PodSecurity `restricted`; it goes after the test."""
+@contextlib.contextmanager
+def _namespaces(leaving: Leaving) -> Iterator[Callable[..., Kubectl]]:
+    """Makes namespaces that enforce PodSecurity `restricted`, and lets them go at the end."""
     made: list[str] = []
 
-    def make(
-        labels: dict[str, str] | None = None, annotations: dict[str, str] | None = None
-    ) -> Kubectl:
+    def make(annotations: dict[str, str] | None = None) -> Kubectl:
         name = f"test-{os.getpid()}-{next(_numbers)}"
         made.append(name)
-        cluster.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Namespace",
-                "metadata": {
-                    "name": name,
-                    "labels": {**RESTRICTED, **(labels or {})},
-                    "annotations": annotations or {},
-                },
-            }
-        )
+        metadata = {"name": name, "labels": RESTRICTED, "annotations": annotations or {}}
+        leaving.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         made_one = Kubectl(name)
         made_one.until(
             "it has a service account", lambda: made_one.get("serviceaccount", "default")
@@ -110,6 +101,20 @@ def make_namespace(cluster: Kubectl, leaving: Leaving) -> Iterator[Callable[...,
     yield make
     for name in made:
         leaving.add(name)
+
+
+@pytest.fixture
+def make_namespace(leaving: Leaving) -> Iterator[Callable[..., Kubectl]]:
+    """Makes a namespace; it goes after the test."""
+    with _namespaces(leaving) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def make_lasting_namespace(leaving: Leaving) -> Iterator[Callable[..., Kubectl]]:
+    """Makes a namespace; it goes after the module."""
+    with _namespaces(leaving) as make:
+        yield make
 
 
 @pytest.fixture
@@ -157,6 +162,13 @@ def origin(s3: S3Server, bucket: str, chart: Chart) -> Iterator[Origin]:
         yield Origin(s3, proxy, bucket, SIZES)
 
 
+@pytest.fixture(scope="module")
+def lasting_origin(s3: S3Server, bucket: str, chart: Chart) -> Iterator[Origin]:
+    """The same for a whole module."""
+    with FaultProxy(s3.port, s3.host) as proxy:
+        yield Origin(s3, proxy, bucket, SIZES)
+
+
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3Server]:
     """A real S3 server that pods can reach. CACHEOP_LAB says at which address of this machine."""
@@ -175,3 +187,10 @@ def _is_active(system: Kubectl) -> bool:
     holder = system.get("lease", "cacheop-operator")["spec"].get("holderIdentity")
     pods = system.list("pods", "app.kubernetes.io/component=operator")
     return holder in {pod["metadata"]["name"] for pod in pods}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each test's own time is bounded; what fixtures wait for has deadlines of its own."""
+    for item in items:
+        if item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))

@@ -70,6 +70,31 @@ def is_ready_dataset(item: Object) -> bool:
     )
 
 
+def load(namespace: Kubectl, name: str, **spec: Any) -> Object:
+    """Apply a DataLoad for the Dataset of that name, and wait until it is Complete."""
+    wanted = {"apiVersion": "cacheop.io/v1alpha1", "kind": "DataLoad",
+              "metadata": {"name": f"load-{name}"}, "spec": {"dataset": name, **spec}}  # fmt: skip
+    namespace.apply(wanted)
+    found: Object = namespace.until(
+        f"the DataLoad of {name} is Complete",
+        lambda: (
+            (got := namespace.get("dataload", f"load-{name}"))
+            and (got.get("status") or {}).get("phase") == "Complete"
+            and got
+        ),
+    )
+    return found
+
+
+def workers(namespace: Kubectl, dataset: str = "mine") -> dict[str, str]:
+    """Node -> uid of its worker, of those that are ready and stay."""
+    return {
+        item["spec"]["nodeName"]: item["metadata"]["uid"]
+        for item in namespace.list("pods", f"cacheop.io/dataset={dataset}")
+        if is_ready(item) and not item["metadata"].get("deletionTimestamp")
+    }
+
+
 def claim_volume(dataset_name: str) -> Object:
     """By PersistentVolumeClaim."""
     return {"name": "data",
@@ -107,7 +132,10 @@ def with_environment(item: Object, **variables: Any) -> Object:
 def read_by(namespace: Kubectl, item: Object, *, seconds: float = 60.0) -> dict[str, str]:
     """Run the reading pod; path -> checksum as it saw them."""
     namespace.apply(item)
-    found: dict[str, str] = json.loads(
-        namespace.output_of(item["metadata"]["name"], seconds=seconds)
-    )
+    return printed(namespace, item["metadata"]["name"], seconds=seconds)
+
+
+def printed(namespace: Kubectl, name: str, *, seconds: float = 60.0) -> dict[str, str]:
+    """What a reading pod that was applied before saw."""
+    found: dict[str, str] = json.loads(namespace.output_of(name, seconds=seconds))
     return found

@@ -1,20 +1,19 @@
-"""What the Datasets of these tests hold: files of known content, in S3, behind a proxy that counts."""
+"""What the Datasets of these tests hold: known files in S3, behind a proxy that counts."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-
-from tests.fakes.fault_proxy import FaultProxy
 
 if TYPE_CHECKING:
     from examples.demo.server import S3Server
     from tests.cluster.kubectl import Object
+    from tests.fakes.fault_proxy import FaultProxy
 
-SECRET = "s3"  # noqa: S105 - the name of a Secret
+SECRET = "s3"
 # Small ones, one of several chunks, an empty one, and names that are not easy.
 SIZES = {f"train/{number // 10}/{number:03d}.bin": 90_000 + 700 * number for number in range(60)}
 SIZES |= {"big.bin": (20 << 20) + 5, "empty.bin": 0, "käse & brot/ü +%.bin": 1234}
@@ -44,6 +43,10 @@ class Origin:
     def total_bytes(self) -> int:
         """Of all files."""
         return sum(self.sizes.values())
+
+    def some(self) -> Origin:
+        """A few of its files only."""
+        return replace(self, sizes=dict(list(self.sizes.items())[:8]))
 
     def digests(self) -> dict[str, str]:
         """What a pod that reads all must print."""

@@ -9,13 +9,14 @@ import pytest
 
 from tests.cluster import datasets, storm
 from tests.cluster.chart import SYSTEM
-from tests.cluster.datasets import claim_volume, inline_volume, read_by, reader
+from tests.cluster.datasets import claim_volume, inline_volume, read_by, reader, workers
 from tests.cluster.kubectl import Kubectl, is_ready
 from tests.cluster.storm import storm_pod
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from tests.cluster.lab.machines import Machine
     from tests.cluster.origin import Origin
     from tests.cluster.storm import Storm
 
@@ -24,28 +25,34 @@ API_AWAY_SECONDS = 60.0
 MODES = ("ZeroOpen", "Fuse")
 
 
-@pytest.fixture
-def storming(namespace: Kubectl, image: str, nodes: list[str], origin: Origin) -> Iterator[Storm]:
+@pytest.fixture(scope="module")
+def team(make_lasting_namespace: Callable[..., Kubectl]) -> Kubectl:
+    """The namespace of the storm."""
+    return make_lasting_namespace()
+
+
+@pytest.fixture(scope="module")
+def storm_of_all(
+    team: Kubectl, image: str, nodes: list[str], lasting_origin: Origin
+) -> Iterator[Storm]:
     """Two readers on each node, by mounts of two kinds, of a Dataset with a worker on each."""
-    datasets.apply(namespace, "mine", origin, allNodes=True)
+    datasets.apply(team, "mine", lasting_origin, allNodes=True)
     pods = [
-        storm_pod(f"storm-{mode.lower()}-{node}", image, origin,
+        storm_pod(f"storm-{mode.lower()}-{node}", image, lasting_origin,
                   inline_volume("mine", mode=mode), node=node)
         for node in nodes
         for mode in MODES
     ]  # fmt: skip
-    found = storm.begin(namespace, *pods)
+    found = storm.begin(team, *pods)
     yield found
     found.end()
 
 
-def workers(namespace: Kubectl, dataset: str = "mine") -> dict[str, str]:
-    """Node -> uid of its worker, of those that are ready and stay."""
-    return {
-        item["spec"]["nodeName"]: item["metadata"]["uid"]
-        for item in namespace.list("pods", f"cacheop.io/dataset={dataset}")
-        if is_ready(item) and not item["metadata"].get("deletionTimestamp")
-    }
+@pytest.fixture
+def storming(storm_of_all: Storm) -> Iterator[Storm]:
+    """The storm goes on over the test, and met nothing."""
+    yield storm_of_all
+    storm_of_all.check()
 
 
 def replaced(kubectl: Kubectl, selector: str, before: set[str]) -> bool:
@@ -78,16 +85,16 @@ def test_two_nodes_read_everything_and_the_origin_gives_it_once(
     )
 
 
-def test_workers_die(namespace: Kubectl, storming: Storm):
+def test_workers_die(team: Kubectl, storming: Storm):
     """Killed, one after the other, then all at once."""
-    for node, uid in workers(namespace).items():
-        (pod,) = [p["metadata"]["name"] for p in namespace.list("pods", "cacheop.io/dataset=mine")
+    for node, uid in workers(team).items():
+        (pod,) = [p["metadata"]["name"] for p in team.list("pods", "cacheop.io/dataset=mine")
                   if p["metadata"]["uid"] == uid]  # fmt: skip
-        namespace.run("delete", "pod", pod, "--grace-period=0", "--force")
-        namespace.until(f"{node} has a worker", lambda node=node, uid=uid:
-                        workers(namespace).get(node, uid) != uid)  # fmt: skip
+        team.run("delete", "pod", pod, "--grace-period=0", "--force")
+        team.until(f"{node} has a worker", lambda node=node, uid=uid:
+                        workers(team).get(node, uid) != uid)  # fmt: skip
         time.sleep(2)
-    roll(namespace, "cacheop.io/dataset=mine", "--grace-period=0", "--force")
+    roll(team, "cacheop.io/dataset=mine", "--grace-period=0", "--force")
 
 
 def test_operator_node_plugins_and_redis_die(storming: Storm):
@@ -101,24 +108,24 @@ def test_operator_node_plugins_and_redis_die(storming: Storm):
     system.run("rollout", "status", "daemonset/cacheop-node", "--timeout=120s", seconds=130)
 
 
-def test_workers_are_rolled_by_a_new_template(namespace: Kubectl, storming: Storm):
-    before = workers(namespace)
-    namespace.run("patch", "dataset", "mine", "--type=merge",
+def test_workers_are_rolled_by_a_new_template(team: Kubectl, storming: Storm):
+    before = workers(team)
+    team.run("patch", "dataset", "mine", "--type=merge",
                   '--patch={"spec":{"worker":{"podAnnotations":{"new":"one"}}}}')  # fmt: skip
-    namespace.until(
+    team.until(
         "every worker is new",
         lambda: (
-            (now := workers(namespace)).keys() == before.keys()
+            (now := workers(team)).keys() == before.keys()
             and not set(now.values()) & set(before.values())
         ),
         seconds=120,
     )
 
 
-def test_a_minute_without_the_api_server(storming: Storm, control: object):
-    control.stop("kube-apiserver")  # type: ignore[attr-defined]
+def test_a_minute_without_the_api_server(storming: Storm, control: Machine):
+    control.stop("kube-apiserver")
     time.sleep(API_AWAY_SECONDS)
-    control.resume("kube-apiserver")  # type: ignore[attr-defined]
+    control.resume("kube-apiserver")
     Kubectl(SYSTEM).until(
         "the operator acts again",
         lambda: Kubectl(SYSTEM).get("deployment", "cacheop-operator")["status"]["readyReplicas"],

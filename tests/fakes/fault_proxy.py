@@ -168,9 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self, fault: Fault | None, *, listing: bool) -> None:
         sent = self.rfile.read(int(self.headers.get("content-length", 0)))
-        upstream = http.client.HTTPConnection(
-            self.proxy.host, self.proxy.upstream_port, timeout=30
-        )
+        upstream = http.client.HTTPConnection(self.proxy.host, self.proxy.upstream_port, timeout=30)
         try:
             upstream.request(self.command, self.path, sent or None, dict(self.headers))
             answer = upstream.getresponse()

@@ -48,13 +48,12 @@ def test_a_new_dataset_has_its_user_before_its_worker_starts(redis):
 
     async def scenario():
         task = asyncio.create_task(users.run())
-        async with asyncio.timeout(1):
-            while redis.cli("PING", **user("u1")) != "PONG":
-                await asyncio.sleep(0.02)
-            observer.datasets = datasets("u1", "u2")
-            users.soon()
-            while redis.cli("PING", **user("u2")) != "PONG":
-                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.5)
+        assert redis.cli("PING", **user("u1")) == "PONG"
+        observer.datasets = datasets("u1", "u2")
+        users.soon()
+        await asyncio.sleep(0.5)
+        assert redis.cli("PING", **user("u2")) == "PONG"
         task.cancel()
 
     asyncio.run(scenario())

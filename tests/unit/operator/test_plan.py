@@ -94,9 +94,19 @@ def test_a_ready_one_says_what_is_cached():
 
 def test_while_it_is_indexed_nothing_is_said_to_be_cached():
     indexing = {"uid-a": report("a", phase="Indexing", version="", file_count=0, bytes_total=0)}
-    found = plan(document(), observed(workers=(worker("a", ready=False),), reports=indexing), SETTINGS)
+    found = plan(
+        document(), observed(workers=(worker("a", ready=False),), reports=indexing), SETTINGS
+    )
     assert found.status["phase"] == "Indexing"
     assert not found.status["cacheStates"].get("cachedPercentage")
+
+
+def test_it_is_ready_when_its_version_is_known():
+    """Who waits for Ready reads status.version next."""
+    untold = plan(document(), observed(workers=(worker("a"),)), SETTINGS)
+    assert (untold.status["phase"], ready(untold)["status"]) == ("Indexing", "False")
+    told = plan(document(), serving("a"), SETTINGS)
+    assert (told.status["phase"], told.status["version"]) == ("Ready", VERSION)
 
 
 def test_workers_are_told_what_their_config_map_says():
