@@ -76,7 +76,7 @@ def test_wrong_credentials_then_right_ones(namespace: Kubectl, image: str, origi
     namespace.apply(origin.secret(right=False), dataset("mine", origin))
     namespace.until(
         "it says what is wrong",
-        lambda: (said := message(namespace, "mine")) and "s3://" in said and "Secret" in said,
+        lambda: (said := message(namespace, "mine")) and "s3://" in said and "credentials" in said,
     )
     print(message(namespace, "mine"))
     before = {p["metadata"]["uid"]: restarts(p) for p in namespace.list("pods")}

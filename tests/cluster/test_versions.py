@@ -53,13 +53,13 @@ def test_versions(namespace: Kubectl, image: str, changing: Origin):
     assert read_by(namespace, old_one) == old
     running.end()
     # Nobody uses it any more, and one version is to be kept.
-    (worker,) = namespace.list("pods", "cacheop.io/dataset=mine")
-    name = worker["metadata"]["name"]
-    namespace.until(
-        "the old version is dropped",
-        lambda: json.loads(namespace.execute(name, "python", "-c", LIST)) == [second],
-        seconds=90,
-    )
+    for item in namespace.list("pods", "cacheop.io/dataset=mine"):
+        name = item["metadata"]["name"]
+        namespace.until(
+            f"the old version is dropped by {name}",
+            lambda name=name: json.loads(namespace.execute(name, "python", "-c", LIST)) == [second],
+            seconds=90,
+        )
 
 
 def version_of(namespace: Kubectl) -> str:
