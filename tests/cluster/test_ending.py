@@ -40,30 +40,27 @@ def kept(node: str, namespace: str) -> list[str]:
     return found
 
 
-def test_deleted_while_mounted(namespace: Kubectl, image: str, nodes: list[str], origin: Origin):
-    """It says for whom it waits, readers read on; then its directories go, and no other's."""
-    namespace.apply(origin.secret(), dataset("gone", origin, allNodes=True),
-                    dataset("stays", origin, allNodes=True))  # fmt: skip
+@pytest.fixture(scope="module")
+def team(make_lasting_namespace: Callable[..., Kubectl]) -> Kubectl:
+    """The namespace of two Datasets, of which one is deleted."""
+    return make_lasting_namespace()
+
+
+def test_deleted_while_mounted(team: Kubectl, image: str, nodes: list[str], lasting_origin: Origin):
+    """It says for whom it waits, and readers read on; then it goes. The last test looks on."""
+    origin = lasting_origin
+    team.apply(origin.secret(), dataset("gone", origin, allNodes=True),
+               dataset("stays", origin, allNodes=True))  # fmt: skip
     for name in ("gone", "stays"):
-        datasets.ready(namespace, name)
-        namespace.until(
-            "on all nodes", lambda name=name: len(workers(namespace, name)) == len(nodes)
-        )
-    reading = storm.begin(namespace, storm_pod("storm", image, origin, claim_volume("gone")))
-    namespace.run("delete", "dataset", "gone", "--wait=false")
-    namespace.until(
-        "it says for whom it waits",
-        lambda: "storm" in message(namespace, "gone"),
-    )
+        datasets.ready(team, name)
+        team.until("on all nodes", lambda name=name: len(workers(team, name)) == len(nodes))
+    reading = storm.begin(team, storm_pod("storm", image, origin, claim_volume("gone")))
+    team.run("delete", "dataset", "gone", "--wait=false")
+    team.until("it says for whom it waits", lambda: "storm" in message(team, "gone"))
     reading.check()
     reading.end()
-    namespace.delete("pod", "storm")
-    namespace.delete("dataset", "gone")
-    for node in nodes:
-        namespace.until(f"its directory on {node} is gone",
-                        lambda node=node: kept(node, namespace.namespace) == ["stays"],
-                        seconds=150)  # fmt: skip
-    assert read_by(namespace, reader("other", image, claim_volume("stays"))) == origin.digests()
+    team.delete("pod", "storm")
+    team.delete("dataset", "gone")
 
 
 def message(namespace: Kubectl, name: str) -> str:
@@ -177,3 +174,15 @@ def test_a_namespace_is_deleted_with_a_reader_in_it(
     doomed.run("delete", "namespace", doomed.namespace, seconds=90)
     with pytest.raises(KubectlError, match="not found"):
         doomed.get("pv", f"cacheop-{uid}")
+
+
+def test_directories_of_deleted_datasets_go_and_no_others(
+    team: Kubectl, image: str, nodes: list[str], lasting_origin: Origin
+):
+    """Two minutes after they were made at the earliest: lists that the kubelet shows may be old."""
+    for node in nodes:
+        team.until(f"its directory on {node} is gone",
+                   lambda node=node: kept(node, team.namespace) == ["stays"],
+                   seconds=150)  # fmt: skip
+    found = read_by(team, reader("other", image, claim_volume("stays")))
+    assert found == lasting_origin.digests()
