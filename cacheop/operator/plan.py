@@ -60,6 +60,8 @@ class Plan:
     events: tuple[Event, ...] = ()
     again_at: float | None = None
     placement: Placement | None = None
+    owner: Owner | None = None
+    """The Dataset as its workers are told it, with the chart's defaults; None: they are not."""
 
 
 def plan(document: Mapping[str, Any], seen: Observed, settings: Settings) -> Plan:
@@ -164,6 +166,7 @@ def _serve(owner: Owner, head: Head, seen: Observed, settings: Settings) -> Plan
         ),
         again_at=again_at,
         placement=placement,
+        owner=owner,
     )
 
 

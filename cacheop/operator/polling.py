@@ -39,6 +39,8 @@ class Poller:
         self._heard: dict[str, float] = {}
         self._due: dict[str, float] = {}
         self._asked: set[str] = set()
+        self._was_ready: set[str] = set()
+        """Pods that were ready when they were asked last."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -49,8 +51,10 @@ class Poller:
                 there = set()
                 for pod in self._observer.all_workers():
                     there.add(pod.uid)
-                    due = self._due.get(pod.uid, 0.0) <= now and pod.uid not in self._asked
-                    if pod.ip and pod.running and due:
+                    due = self._due.get(pod.uid, 0.0) <= now or (
+                        pod.ready and pod.uid not in self._was_ready
+                    )
+                    if pod.ip and pod.running and due and pod.uid not in self._asked:
                         self._asked.add(pod.uid)
                         group.create_task(self._ask(pod, turns))
                 self._forget(there)
@@ -64,6 +68,10 @@ class Poller:
         place = (pod.namespace, pod.dataset)
         metadata = (self._observer.datasets.get(place) or {}).get("metadata") or {}
         before, now = self.reports.get(pod.uid), time.monotonic()
+        if pod.ready:
+            self._was_ready.add(pod.uid)
+        else:
+            self._was_ready.discard(pod.uid)
         try:
             if metadata:
                 token = self._settings.master.control(metadata["uid"])
@@ -78,7 +86,7 @@ class Poller:
         finally:
             self._asked.discard(pod.uid)
         after = self.reports.get(pod.uid)
-        settled = pod.ready and after is not None
+        settled = pod.ready and after is not None and after.phase not in ("Pending", "Indexing")
         seconds = self._settings.poll_seconds if settled else SOON_SECONDS
         self._due[pod.uid] = now + min(seconds, self._settings.poll_seconds)
         if before != after:
@@ -88,3 +96,4 @@ class Poller:
         for uid in [uid for uid in self._due if uid not in there]:
             for known in (self.reports, self._heard, self._due):
                 known.pop(uid, None)
+            self._was_ready.discard(uid)

@@ -6,13 +6,11 @@ import dataclasses
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cacheop.api.dataset import read_dataset
 from cacheop.operator import naming
 from cacheop.operator.api import ApiError
 from cacheop.operator.kinds import DATASET, POD
 from cacheop.operator.loading import PRELOAD, paths_of
 from cacheop.operator.manifests.config import dataset_document
-from cacheop.operator.manifests.owned import Owner
 from cacheop.operator.plan import plan
 
 if TYPE_CHECKING:
@@ -90,7 +88,7 @@ class Reconciler:
         await self._applier.remove(wanted)
         for pod in wanted.replace:
             await self._api.delete(POD, pod.namespace, pod.name, pod.uid)
-        self._tell(place, document, seen, wanted)
+        self._tell(place, seen, wanted)
         await self._poster.post(wanted.events)
         if not wanted.finalizer and naming.FINALIZER in finalizers:
             await self._set_finalizer(document, there=False)
@@ -103,25 +101,21 @@ class Reconciler:
             due.append(TAKEN_SECONDS)
         return min(due, default=None)
 
-    def _tell(
-        self, place: Place, document: Mapping[str, Any], seen: Observed, wanted: Plan
-    ) -> None:
+    def _tell(self, place: Place, seen: Observed, wanted: Plan) -> None:
         """What workers are to do; spec.preload among it."""
-        uid = document["metadata"]["uid"]
+        uid = self._uids[place]
         for ask in wanted.asks:
             self._teller.tell(ask, uid)
-        if wanted.placement is None:
+        if wanted.placement is None or wanted.owner is None:
             return
         self._teller.stop_draining(seen.workers, wanted.placement.drain)
-        dataset, _ = read_dataset({k: v for k, v in document.items() if k != "status"})
-        assert dataset is not None, "plan has read it"
-        owner = Owner(*place, uid, dataset.spec)
+        spec = wanted.owner.spec
         ready = tuple(pod for pod in seen.workers if pod.ready and not pod.deleting)
-        self._teller.configure(place, seen.workers, dataset_document(owner))
+        self._teller.configure(place, seen.workers, dataset_document(wanted.owner))
         version = str(wanted.status.get("version") or "")
-        wants = dataset.spec.preload and not dataset.spec.suspend
+        wants = spec.preload and not spec.suspend
         if wants and ready and version and self._loader.preload_is_due(place, version):
-            request = {"paths": paths_of(dataset.spec.preload), "replicas": 1}
+            request = {"paths": paths_of(spec.preload), "replicas": 1}
             token = self._settings.master.control(uid)
             self._loader.start((*place, PRELOAD), token, ready, version, request)
 

@@ -1,4 +1,4 @@
-"""Keeps the Redis user of every Dataset: set again at each connect and every 5 s.
+"""Keeps the Redis user of every Dataset: set at once, again at each connect and every 5 s.
 
 So a Redis that was restarted without them, and passwords of another epoch, mend by themselves.
 """
@@ -6,6 +6,7 @@ So a Redis that was restarted without them, and passwords of another epoch, mend
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from typing import TYPE_CHECKING
@@ -33,6 +34,11 @@ class RedisUsers:
         self._set: set[str] = set()
         """Uids whose user we made."""
         self._away = False
+        self._new = asyncio.Event()
+
+    def soon(self) -> None:
+        """There is a new Dataset, whose workers are about to start."""
+        self._new.set()
 
     async def run(self) -> None:
         """Until cancelled. A Redis that is away costs nobody a read."""
@@ -56,11 +62,14 @@ class RedisUsers:
         try:
             await self._log_in(reader, writer)
             while True:
+                self._new.clear()
                 await self._round(reader, writer, database)
                 if self._away:
                     log.info("Redis users are kept again")
                 self._away = False
-                await asyncio.sleep(SET_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SET_SECONDS):
+                        await self._new.wait()
         finally:
             writer.close()
 

@@ -120,6 +120,7 @@ class Operator:
         self._observer.saw_dataset(document, gone=gone)
         self.queue.add(("dataset", *place))
         if new or gone:
+            self._redis.soon()
             self.queue.add(("secret", place[0]))
             self.queue.add_later(("datasets",), LIST_SECONDS)
         for load in self._observer.loads_of(place):  # they wait for its version

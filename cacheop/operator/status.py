@@ -115,7 +115,7 @@ def _verdict(
         text = f"{taken}; rename the Dataset or remove that object"
         return "Failed", condition("Ready", False, "NameTaken", text)
     ready = len(_ready(seen))
-    if ready:
+    if ready and version:
         wanted = len(placement.keeping)
         text = f"{ready} of {wanted} workers" if ready < wanted else _count(ready, "worker")
         return "Ready", condition("Ready", True, "Ready", text)
@@ -128,6 +128,9 @@ def _verdict(
         said = reports.worst([failed], "Indexed")
         reason = said.reason if said is not None else "Failed"
         return "Failed", condition("Ready", False, reason, failed.error or "indexing failed")
+    if ready:
+        text = "a worker is ready and has not said yet which version it has"
+        return "Indexing", condition("Ready", False, "Indexing", text)
     if placement.keeping:
         problem = _problem(seen)
         reason = "WorkerBlocked" if problem else "Starting"
@@ -208,6 +211,8 @@ def _preloaded(seen: Observed) -> dict[str, Any]:
 def _cache_states(
     told: list[Report], size: int | None, version: str, before: Mapping[str, Any]
 ) -> CacheStates:
+    if not version:
+        return CacheStates()
     if not told:
         old = before.get("cacheStates") or {}
         if version != before.get("version"):

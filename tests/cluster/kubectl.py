@@ -60,6 +60,15 @@ class Kubectl:
         )["items"]
         return found
 
+    def all_pods(self, fields: str) -> list[Object]:
+        """Pods of all namespaces of which these fields hold."""
+        found: list[Object] = json.loads(
+            self.run(
+                "get", "pods", "--all-namespaces", f"--field-selector={fields}", "--output=json"
+            )
+        )["items"]
+        return found
+
     def delete(self, kind: str, name: str, *, seconds: float = COMMAND_SECONDS) -> None:
         """Delete it, if it is there, and wait until it is gone."""
         self.run("delete", kind, name, "--ignore-not-found", "--wait", f"--timeout={seconds:.0f}s",
@@ -107,6 +116,12 @@ class Kubectl:
         assert phase == "Succeeded", f"{pod}: {printed}\n{self.situation()}"
         return printed
 
+    def events(self, name: str) -> str:
+        """What Kubernetes and we say about one object, a line each."""
+        found = self.run("get", "events", f"--field-selector=involvedObject.name={name}",
+                         "--output=json")  # fmt: skip
+        return "\n".join(f"{e['reason']}: {e['message']}" for e in json.loads(found)["items"])
+
     def situation(self) -> str:
         """Pods, events and logs, for the message of a test that failed."""
         said = []
@@ -121,6 +136,14 @@ class Kubectl:
                 name = pod["metadata"]["name"]
                 with contextlib.suppress(KubectlError):
                     said.append(f"--- log of {name}\n{self.run('logs', name, '--tail=30')}")
+        for component in ("operator", "node"):
+            with contextlib.suppress(KubectlError, subprocess.TimeoutExpired):
+                selector = f"app.kubernetes.io/component={component}"
+                log = self.run("logs", "--namespace=cacheop-system", f"--selector={selector}",
+                               "--tail=40", "--prefix")  # fmt: skip
+                said.append(f"--- log of {component}\n{log}")
+        with contextlib.suppress(KubectlError, subprocess.TimeoutExpired):
+            said.append(self.run("get", "datasets,dataloads", "--output=yaml"))
         return "\n".join(said)
 
 

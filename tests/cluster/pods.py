@@ -12,6 +12,41 @@ RESTRICTED = {
     "pod-security.kubernetes.io/enforce-version": "latest",
 }
 
+# What an administrator may put into a team's namespace.
+STRICT: list[dict[str, Any]] = [
+    {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "quota"},
+        "spec": {
+            "hard": {
+                "pods": "20",
+                "requests.cpu": "2",
+                "requests.memory": "4Gi",
+                "limits.memory": "8Gi",
+                "limits.cpu": "16",
+                "persistentvolumeclaims": "3",
+                "requests.storage": "1Gi",
+            }
+        },
+    },
+    {
+        "apiVersion": "v1",
+        "kind": "LimitRange",
+        "metadata": {"name": "limits"},
+        "spec": {
+            "limits": [
+                {
+                    "type": "Container",
+                    "default": {"cpu": "500m", "memory": "256Mi"},
+                    "defaultRequest": {"cpu": "50m", "memory": "64Mi"},
+                    "max": {"cpu": "2", "memory": "2Gi"},
+                }
+            ]
+        },
+    },
+]
+
 
 def pod(
     name: str,

@@ -77,9 +77,11 @@ Fault = Status | Cut | Truncate | Refuse | BlackHole | Slow | Then
 
 @dataclass
 class FaultProxy:
-    """One proxy on a free port of 127.0.0.1; owns its threads and ends them on exit."""
+    """One proxy on a free port of `host`; owns its threads and ends them on exit."""
 
     upstream_port: int
+    host: str = "127.0.0.1"
+    """The server's address, and ours."""
     strip: tuple[str, ...] = ()
     """Headers of answers that are left out, such as ("etag",)."""
     rewrite: Callable[[bytes], bytes] | None = None
@@ -89,6 +91,8 @@ class FaultProxy:
     requests: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     """The headers of each of `requests`, names in lower case."""
+    object_bytes: int = 0
+    """Of all answers to GETs of objects."""
     _faults: deque[Fault] = field(default_factory=deque)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _closing: threading.Event = field(default_factory=threading.Event)
@@ -103,7 +107,7 @@ class FaultProxy:
     def endpoint(self) -> str:
         """URL of the proxy."""
         assert self._server
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http://{self.host}:{self._server.server_address[1]}"
 
     def objects_read(self) -> int:
         """How many GETs of objects came."""
@@ -111,7 +115,7 @@ class FaultProxy:
 
     def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = ThreadingHTTPServer((self.host, 0), handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -122,6 +126,11 @@ class FaultProxy:
         self._closing.set()
         self._server.shutdown()
         self._server.server_close()
+
+    def count(self, length: int) -> None:
+        """An answer to a GET of an object has so many bytes."""
+        with self._lock:
+            self.object_bytes += length
 
     def next_fault(self) -> Fault | None:
         """The fault that the request being handled meets."""
@@ -159,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self, fault: Fault | None, *, listing: bool) -> None:
         sent = self.rfile.read(int(self.headers.get("content-length", 0)))
-        upstream = http.client.HTTPConnection("127.0.0.1", self.proxy.upstream_port, timeout=30)
+        upstream = http.client.HTTPConnection(self.proxy.host, self.proxy.upstream_port, timeout=30)
         try:
             upstream.request(self.command, self.path, sent or None, dict(self.headers))
             answer = upstream.getresponse()
@@ -174,6 +183,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             self._head(answer.status, headers, length)
             return
+        if self.command == "GET" and not listing:
+            self.proxy.count(len(body))
         self._send(answer.status, headers, body, fault)
 
     def _head(self, status: int, headers: dict[str, str], length: int) -> None:

@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
         elif verb == "tests" and rest:
             cluster.take_turn_of_tests()
             os.environ["CACHEOP_IMAGE"] = images.cacheop()
+            os.environ["CACHEOP_REDIS_IMAGE"] = images.redis()
             os.environ["CACHEOP_LAB"] = CONTROL.address
             enter(rest)
         else:

@@ -18,6 +18,7 @@ from tests.cluster.lab.network import NODES
 from tests.cluster.lab.places import CACHE, TREE
 
 BASE = "localhost/cacheop-base:bookworm"
+REDIS = "localhost/redis:lab"
 SUITE = "bookworm"
 BASE_SECONDS = 400.0
 LOAD_SECONDS = 240.0
@@ -65,8 +66,31 @@ def load(one: node.Node, archive: Path) -> None:
 def load_pause(one: node.Node) -> None:
     """The image that each pod's namespaces hang on."""
     archive = one.machine.directory / "pause.tar"
-    archive.write_bytes(_single_file_image(node.PAUSE_IMAGE, build.binary("pause")))
+    pause = build.binary("pause")
+    archive.write_bytes(_image(node.PAUSE_IMAGE, {f"/{pause.name}": pause.read_bytes()}))
     load(one, archive)
+
+
+def redis() -> str:
+    """This machine's redis-server with the libraries it loads, for the chart; its name."""
+    program = shutil.which("redis-server")
+    if program is None:
+        raise RuntimeError("no redis-server: apt-get install redis-server")
+    loaded = re.findall(r"(/\S+) \(0x", run(["ldd", program]))
+    files = {name: Path(name).read_bytes() for name in [program, *loaded]}
+    for one in NODES:
+        if REDIS not in _names(one):
+            archive = one.machine.directory / "redis.tar"
+            archive.write_bytes(_image(REDIS, files))
+            load(one, archive)
+            archive.unlink()
+    return REDIS
+
+
+def again(name: str, other: str) -> None:
+    """Let an image that the nodes have also go by another name."""
+    for one in NODES:
+        run(node.ctr(one, "images", "tag", "--force", name, other))
 
 
 def _names(one: node.Node) -> set[str]:
@@ -121,22 +145,22 @@ def _mirror() -> list[str]:
     return []
 
 
-def _single_file_image(name: str, program: Path) -> bytes:
-    """docker's archive of an image with nothing in it but a program that needs nothing."""
-    layer = _tar({program.name: program.read_bytes()}, mode=0o755)
+def _image(name: str, files: dict[str, bytes]) -> bytes:
+    """docker's archive of an image of these files alone; the first is the program."""
+    layer = _tar({path.lstrip("/"): content for path, content in files.items()}, mode=0o755)
     digest = hashlib.sha256(layer).hexdigest()
     configuration = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Entrypoint": [f"/{program.name}"]},
+            "config": {"Entrypoint": [next(iter(files))], "Env": ["PATH=/usr/bin:/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
         }
     ).encode()
     config_name = f"{hashlib.sha256(configuration).hexdigest()}.json"
     manifest = [{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}]
-    files = {config_name: configuration, "layer.tar": layer}
-    return _tar(files | {"manifest.json": json.dumps(manifest).encode()}, mode=0o644)
+    parts = {config_name: configuration, "layer.tar": layer}
+    return _tar(parts | {"manifest.json": json.dumps(manifest).encode()}, mode=0o644)
 
 
 def _tar(files: dict[str, bytes], *, mode: int) -> bytes:

@@ -148,6 +148,8 @@ def _kubelet(node: Node) -> dict[str, object]:
         "evictionHard": {"nodefs.available": "500Mi", "imagefs.available": "500Mi",
                          "memory.available": "100Mi"},
         "resolvConf": "",
+        # Changed ConfigMaps and Secrets reach their pods within this, not within a minute.
+        "syncFrequency": "5s",
     }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ PACKAGES = {
     "gcc": "/usr/bin/gcc",
     "libc6-dev": "/usr/include/stdlib.h",
     "pkg-config": "/usr/bin/pkg-config",
+    "redis-server": "/usr/bin/redis-server",
 }
 
 

@@ -37,6 +37,28 @@ def datasets(*uids):
     return found
 
 
+def test_a_new_dataset_has_its_user_before_its_worker_starts(redis):
+    settings = replace(
+        SETTINGS,
+        redis_url=f"redis://127.0.0.1:{redis.port}/0",
+        redis_password_file=redis.admin_file,
+    )
+    observer = SimpleNamespace(datasets=datasets("u1"))
+    users = RedisUsers(settings, observer)  # type: ignore[arg-type]
+
+    async def scenario():
+        task = asyncio.create_task(users.run())
+        await asyncio.sleep(0.5)
+        assert redis.cli("PING", **user("u1")) == "PONG"
+        observer.datasets = datasets("u1", "u2")
+        users.soon()
+        await asyncio.sleep(0.5)
+        assert redis.cli("PING", **user("u2")) == "PONG"
+        task.cancel()
+
+    asyncio.run(scenario())
+
+
 def test_each_dataset_has_its_user_and_no_more(redis):
     settings = replace(
         SETTINGS,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from cacheop.api.scheduling import Toleration
 from cacheop.operator.facts import Taint
 from cacheop.operator.kinds import Ref, ref_of
+from cacheop.operator.manifests.config import dataset_document
 from cacheop.operator.observed import Child, Preload, rfc3339
 from cacheop.operator.placement import Drain
 from cacheop.operator.plan import plan
@@ -88,6 +90,31 @@ def test_a_ready_one_says_what_is_cached():
     assert status["nodes"] == [{"name": "a", "cachedBytes": 500, "complete": False}]
     assert ready(found)["status"] == "True"
     assert not found.events
+
+
+def test_while_it_is_indexed_nothing_is_said_to_be_cached():
+    indexing = {"uid-a": report("a", phase="Indexing", version="", file_count=0, bytes_total=0)}
+    found = plan(
+        document(), observed(workers=(worker("a", ready=False),), reports=indexing), SETTINGS
+    )
+    assert found.status["phase"] == "Indexing"
+    assert not found.status["cacheStates"].get("cachedPercentage")
+
+
+def test_it_is_ready_when_its_version_is_known():
+    """Who waits for Ready reads status.version next."""
+    untold = plan(document(), observed(workers=(worker("a"),)), SETTINGS)
+    assert (untold.status["phase"], ready(untold)["status"]) == ("Indexing", "False")
+    told = plan(document(), serving("a"), SETTINGS)
+    assert (told.status["phase"], told.status["version"]) == ("Ready", VERSION)
+
+
+def test_workers_are_told_what_their_config_map_says():
+    """Else each of them takes up a change at its start that is none."""
+    worker_defaults = replace(SETTINGS.worker, tolerations=(Toleration(key="gpu"),))
+    found = plan(document(), serving("a"), replace(SETTINGS, worker=worker_defaults))
+    written = next(o for o in found.objects if o["kind"] == "ConfigMap")["data"]["dataset.json"]
+    assert dataset_document(found.owner) == json.loads(written)
 
 
 def test_copies_count_once():
