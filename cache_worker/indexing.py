@@ -219,7 +219,8 @@ class Indexing:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-                await asyncio.wait_for(process.wait(), CHILD_STOP_SECONDS)
+                async with asyncio.timeout(CHILD_STOP_SECONDS):
+                    await process.wait()
 
 
 def _nobody(version: str, before: list[str]) -> None:

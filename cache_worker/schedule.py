@@ -47,7 +47,8 @@ class Schedule:
             if worker.versions.current() is None:  # the first listing failed: it may be mended
                 interval = min(interval or RETRY_SECONDS, RETRY_SECONDS)
             try:
-                await asyncio.wait_for(self._changed.wait(), interval)
+                async with asyncio.timeout(interval):
+                    await self._changed.wait()
             except TimeoutError:
                 await self._refresh_if_ours()
 

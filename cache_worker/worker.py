@@ -126,7 +126,8 @@ class Worker:
             self.spawn(work)
         log.info("worker of %s/%s is up", self.settings.namespace, self.settings.name)
         await self._stopping.wait()
-        await asyncio.wait_for(self._close(), STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            await self._close()
 
     def stop(self) -> None:
         """End `run`."""

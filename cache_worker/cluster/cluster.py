@@ -87,12 +87,14 @@ class Cluster:
     async def heard_of_others(self) -> None:
         """Return once something was heard, or nothing is to be expected."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._heard.wait(), HEARD_SECONDS)
+            async with asyncio.timeout(HEARD_SECONDS):
+                await self._heard.wait()
 
     async def changed(self, seconds: float) -> None:
         """Return when there is another view than at the last call, or after `seconds`."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._change.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._change.wait()
         self._change.clear()
 
     def announce(self, **facts: Any) -> None:

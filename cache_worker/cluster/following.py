@@ -95,7 +95,8 @@ class Following:
                 log.warning("serving without the version that other members may have")
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._caught_up.wait(), FIRST_LOOK_SECONDS)
+                async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                    await self._caught_up.wait()
 
     async def has_version(self) -> None:
         """Return when there is a version."""

@@ -87,7 +87,8 @@ class Gathering:
         """Until there may be something to begin."""
         self._woken.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), LOOK_SECONDS)
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._woken.wait()
 
     def _begin(self, version: Version | None) -> None:
         self._version = version

@@ -32,7 +32,8 @@ async def serve(port: int, api: Api, lease: Lease) -> asyncio.Server:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), REQUEST_SECONDS)
+            async with asyncio.timeout(REQUEST_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
             path = head.split(b" ")[1].split(b"?")[0]
             found = {b"/healthz": lambda: "ok\n", b"/metrics": metrics}.get(path)
             body = found().encode() if found else b"/metrics or /healthz\n"

@@ -244,3 +244,16 @@ def test_what_is_given_up_no_longer_counts_as_under_way(nodes):
         assert ahead._left_bytes() == before
 
     run(nodes, test)
+
+
+def test_it_ends_also_when_it_is_cancelled_as_there_is_something_to_do(nodes):
+    async def test():
+        ahead = Gathering(nodes.b.cache.cache, nodes.two.cluster)
+        task = asyncio.create_task(ahead.run())
+        await asyncio.sleep(0.01)
+        ahead._woken.set()
+        task.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.gather(task, return_exceptions=True)
+
+    run(nodes, test)
