@@ -75,9 +75,11 @@ def await_former(root: Path) -> None:
         deadline = time.monotonic() + FORMER_SECONDS
         while time.monotonic() < deadline:
             try:
-                return fcntl.flock(table, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(table, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 time.sleep(0.02)
+            else:
+                return
 
 
 class TableFile:

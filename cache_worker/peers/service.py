@@ -81,7 +81,8 @@ class Service(Protocol):
     ) -> Provided | Incoming | None:
         """Get an absent chunk, on the loop. None: it is present now. Or a CacheopError.
 
-        NotFoundError if it is neither here nor arriving and `only_if_present`. Cancelled when the asker went away.
+        NotFoundError if it is neither here nor arriving and `only_if_present`. Cancelled when the
+        asker went away.
         """
         ...
 
