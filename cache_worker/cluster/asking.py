@@ -111,13 +111,13 @@ class Asking:
 
     def slowness(self, now: float, node: str, waited_seconds: float = 0.0) -> str:
         """Why others are to act in its place; "" where the origin would be no sooner there."""
-        waits_seconds = max(waited_seconds, self.health.p50_seconds(now, node) or 0.0)
-        if not self.pace.origin_may_be_faster(now, node) or not (
-            self.pace.origin_answers_within(now, waits_seconds)
-        ):
+        if not self.pace.origin_may_be_faster(now, node):
             return ""
         if self.pace.is_slow(now, node):
             return "it sends ten times fewer bytes a second than the others"
+        waits_seconds = max(waited_seconds, self.health.p50_seconds(now, node) or 0.0)
+        if not self.pace.origin_answers_within(now, waits_seconds):
+            return ""
         if self.health.is_slow(now, node):
             return "half of its chunks take ten times as long as the others'"
         if self.health.may_hedge_to_origin(now, node, waited_seconds):
@@ -200,7 +200,7 @@ class Asking:
         started = time.monotonic()
         sent, node = self._peers.received.by_node, member.node
         if not only_if_present:  # who has nothing to send is not slow
-            self.pace.asks(started, node, sent.get(node, 0))
+            self.pace.asks(started, node, sent.get(node, 0), wanted.length)
 
         def ended(done: asyncio.Task[Fetched]) -> None:
             tasks.discard(done)

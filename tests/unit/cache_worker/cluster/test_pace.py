@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache_worker.cluster.pace import FORGET_SECONDS, ORIGIN, WINDOW_BUSY_SECONDS, Pace
+from cache_worker.cluster.pace import ENOUGH, FORGET_SECONDS, ORIGIN, SHORTEST_SECONDS, Pace
 
-ENOUGH_BUSY_SECONDS = WINDOW_BUSY_SECONDS / 2
+ENOUGH_BUSY_SECONDS = ENOUGH * SHORTEST_SECONDS
 
 
 def sending(**rates):
@@ -13,7 +13,8 @@ def sending(**rates):
     pace = Pace()
     for node, rate in rates.items():
         pace.asks(0.0, node, 0)
-        pace.saw(2.0, node, 2 * rate)
+        for step in range(1, 9):
+            pace.saw(step / 4, node, step * rate // 4)
     return pace
 
 
@@ -81,11 +82,14 @@ def test_the_origin_is_no_way_around_a_wait_that_is_as_long_there():
     assert pace.origin_answers_within(0.0, 10.0)
 
 
-def test_an_owner_that_waits_for_the_origin_as_long_as_we_do_is_not_slow():
-    pace = sending(a=400_000, b=10_000_000)
-    assert pace.is_slow(2.0, "a")
-    pace.origin.add(2.0, 4.0)  # two reads of ours would have taken eight seconds
+def test_an_owner_is_compared_over_the_time_of_a_few_chunks():
+    pace = sending(b=4_000_000)
+    pace.asks(0.0, "a", 0, 8_000_000)
+    pace.saw(2.0, "a", 300_000)  # the end of a chunk; what comes next waits for the origin
     assert not pace.is_slow(2.0, "a")
-    pace.saw(8.0, "a", 3_200_000)
-    pace.saw(8.0, "b", 80_000_000)
-    assert pace.is_slow(8.0, "a")
+    pace.saw(14.0, "a", 300_000)
+    pace.saw(14.0, "b", 56_000_000)
+    assert pace.is_slow(14.0, "a")
+    pace.asks(0.0, "c", 0, 1_000_000)
+    pace.saw(2.0, "c", 300_000)
+    assert pace.is_slow(2.0, "c")
