@@ -45,7 +45,9 @@ class Result:
         return self.wait_seconds / self.wall_seconds
 
 
-def epoch(demo: Demo, keys: Sequence[str], *, per_second: float, planned: bool) -> Result:
+def epoch(
+    demo: Demo, keys: Sequence[str], *, per_second: float, planned: bool, mount: bool = False
+) -> Result:
     """One epoch from an empty cache, read by loader processes one file after the other."""
     import torch
     from torch.utils.data import DataLoader, DistributedSampler
@@ -57,10 +59,11 @@ def epoch(demo: Demo, keys: Sequence[str], *, per_second: float, planned: bool) 
     demo.cacheop("evict", NAME, "--yes")
     before = int(demo.status()["origin_bytes"])
     context = multiprocessing.get_context("fork")
-    images = Images(Source("cacheop", f"{NAME}/"), keys, context.Event())
+    source = Source("file", f"{demo.mountpoint}/") if mount else Source("cacheop", f"{NAME}/")
+    images = Images(source, keys, context.Event())
     sampler: Any = DistributedSampler(images, num_replicas=1, rank=0, seed=SEED)
     if planned:
-        sampler = PlannedSampler(sampler, [f"{NAME}/{key}" for key in keys])
+        sampler = PlannedSampler(sampler, [f"{source.root}{key}" for key in keys])
     loader = DataLoader(
         images,
         batch_size=BATCH_IMAGES,
@@ -106,7 +109,9 @@ def show(results: Sequence[Result], per_second: float, plan: Plan) -> None:
         )
 
 
-def run(recipe: data.Recipe, cache: Path, *, per_second: float, ratio: float, delay: float) -> int:
+def run(
+    recipe: data.Recipe, cache: Path, *, per_second: float, ratio: float, delay: float, mount: bool
+) -> int:
     """Both ways; exit code 1 when training with a plan waits too long."""
 
     def say(text: str) -> None:
@@ -122,7 +127,7 @@ def run(recipe: data.Recipe, cache: Path, *, per_second: float, ratio: float, de
     with Demo(plan, cache, say) as demo:
         for planned in (False, True):
             say(f"an epoch {'with' if planned else 'without'} a plan")
-            results.append(epoch(demo, keys, per_second=per_second, planned=planned))
+            results.append(epoch(demo, keys, per_second=per_second, planned=planned, mount=mount))
     show(results, per_second, plan)
     late = results[-1].wait_share > MOST_WAIT
     if late:
@@ -137,6 +142,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=200.0, help="samples a second (200)")
     parser.add_argument("--ratio", type=float, default=1.25, help="bandwidth / what that needs")
     parser.add_argument("--delay-ms", type=float, default=30.0, help="of each request (30)")
+    parser.add_argument("--mount", action="store_true", help="read through the mount (root)")
     given = parser.parse_args()
     try:
         return run(
@@ -145,6 +151,7 @@ def main() -> int:
             per_second=given.rate,
             ratio=given.ratio,
             delay=given.delay_ms / 1000,
+            mount=given.mount,
         )
     except KeyboardInterrupt:
         return 130
