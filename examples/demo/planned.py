@@ -37,6 +37,8 @@ class Result:
     samples: int
     wall_seconds: float
     wait_seconds: float
+    first_seconds: float
+    """The part of it before the first batch: the loader's processes start."""
     origin_ratio: float
 
     @property
@@ -74,7 +76,7 @@ def epoch(
         multiprocessing_context=context,
         worker_init_fn=_own_signals,
     )
-    waited, samples, payload_bytes = 0.0, 0, 0
+    waited, first, samples, payload_bytes = 0.0, 0.0, 0, 0
     began = time.perf_counter()
     with held_back():
         batches = iter(loader)
@@ -82,6 +84,7 @@ def epoch(
         start = time.perf_counter()
         batch = next(batches, None)
         waited += time.perf_counter() - start
+        first = first or waited
         if batch is None:
             break
         samples += len(batch[1])
@@ -92,7 +95,7 @@ def epoch(
         sampler.close()
     fetched = int(demo.status()["origin_bytes"]) - before
     way = "with a plan" if planned else "without"
-    return Result(way, samples, wall, waited, fetched / payload_bytes)
+    return Result(way, samples, wall, waited, first, fetched / payload_bytes)
 
 
 def show(results: Sequence[Result], per_second: float, plan: Plan) -> None:
@@ -100,12 +103,13 @@ def show(results: Sequence[Result], per_second: float, plan: Plan) -> None:
     sys.stdout.write(
         f"wanted: {per_second:,.0f} samples/s; origin: {1000 * plan.delay_seconds:.0f} ms away, "
         f"{plan.bits_per_second / 1e6:.1f} Mbit/s; {PROCESSES} loader processes\n"
-        f"{'first epoch':14}{'samples':>9}{'samples/s':>11}{'data wait':>11}{'origin':>9}\n"
+        f"{'first epoch':14}{'samples':>9}{'samples/s':>11}{'data wait':>11}"
+        f"{'first batch':>13}{'origin':>9}\n"
     )
     for result in results:
         sys.stdout.write(
             f"{result.way:14}{result.samples:9,}{result.samples / result.wall_seconds:11,.0f}"
-            f"{result.wait_share:11.1%}{result.origin_ratio:7.2f} x\n"
+            f"{result.wait_share:11.1%}{result.first_seconds:11.1f} s{result.origin_ratio:7.2f} x\n"
         )
 
 
