@@ -23,6 +23,7 @@ from cache_worker.configuring import Configuring
 from cache_worker.control import Server
 from cache_worker.disk import Disk, require_writable
 from cache_worker.eviction import policy_named
+from cache_worker.expiring import Expiring
 from cache_worker.flow import Rate
 from cache_worker.http import HttpServer
 from cache_worker.indexing import Indexing
@@ -122,7 +123,8 @@ class Worker:
                 self.spawn(work)
         self.spawn(self.schedule.run())
         self.spawn(self.planning.run())
-        for work in (*self._upkeep.tasks(), *self.configuring.tasks()):
+        expiring = Expiring(self.store, lambda: self.settings.dataset.spec.cache)
+        for work in (*self._upkeep.tasks(), *self.configuring.tasks(), *expiring.tasks()):
             self.spawn(work)
         log.info("worker of %s/%s is up", self.settings.namespace, self.settings.name)
         await self._stopping.wait()

@@ -165,7 +165,8 @@ class Planning:
         for told in list(self._ranks.values()):
             if told.version is version:
                 before = told.order.cursor
-                told.order.heard(slots, own=told.reader == reader)
+                # A mount does not know who reads through it: perhaps this job.
+                told.order.heard(slots, own=reader in ("", told.reader))
                 if told.order.cursor > before:
                     self._moved(told, before)
         if self._ranks:

@@ -6,6 +6,7 @@ Whatever goes wrong with a plan costs its benefit and nothing else.
 from __future__ import annotations
 
 import copy
+import logging
 from array import array
 from itertools import chain, islice, pairwise
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from cacheop.client.planning import Read
+
+log = logging.getLogger("cacheop")
 
 ENDLESS_ITEMS = 65_536
 """Of a sampler without a length so many items are taken and told at a time."""
@@ -73,18 +76,14 @@ class PlannedSampler(Sampler[Any]):  # type: ignore[misc]  # torch is not typed 
         if begin is not None and hasattr(items, "load_state_dict"):
             items.load_state_dict(begin)
         self._begun = items.state_dict() if hasattr(items, "state_dict") else None
-        sized = hasattr(self.wrapped, "__len__")
-        place = 0
-        self._given = 0
-        while batch := list(items if sized else islice(items, ENDLESS_ITEMS)):
-            indexes = _flat(batch)
-            if place == 0:
-                self._tell(turn, indexes)
-            elif self._plan is not None:  # an endless sampler's next part is a turn of its own
+        place = self._given = 0
+        # No more than it says of itself: some that have a length never end.
+        while part := list(islice(items, _length(self.wrapped) or ENDLESS_ITEMS)):
+            if place:  # what comes after that is told as a turn of its own
                 self._turn = turn = turn + 1
-                self._plan.publish(turn, indexes)
                 place = 0
-            for item in batch:
+            self._tell(turn, part)
+            for item in part:
                 place += len(item) if isinstance(item, list | tuple) else 1
                 self._given += 1
                 if self._given <= skip:
@@ -92,8 +91,6 @@ class PlannedSampler(Sampler[Any]):  # type: ignore[misc]  # torch is not typed 
                 if self._plan is not None:
                     self._plan.reached(turn, place)
                 yield item
-            if sized:
-                return
 
     def state_dict(self) -> dict[str, Any]:
         """For resuming in mid-epoch, as StatefulDataLoader asks for it."""
@@ -122,8 +119,14 @@ class PlannedSampler(Sampler[Any]):  # type: ignore[misc]  # torch is not typed 
         """What the worker makes of the plan: new, kept, wrong, off, full, away; "" without one."""
         return self._plan.state if self._plan is not None else ""
 
-    def _tell(self, turn: int, indexes: array[int]) -> None:
+    def _tell(self, turn: int, items: Sequence[Any]) -> None:
         if self._plan is None:
+            return
+        try:
+            indexes = _flat(items)
+        except (TypeError, ValueError, OverflowError) as error:
+            log.warning("cacheop: training goes on without its plan: no indexes: %s", error)
+            self.close()
             return
         if self._next != (turn, indexes):
             self._plan.publish(turn, indexes)
@@ -166,6 +169,14 @@ def paths_of(dataset: Any) -> Sequence[Read]:
         paths = paths_of(dataset.dataset)
         return [paths[index] for index in dataset.indices]
     raise TypeError(f"{type(dataset).__name__} does not say its files: give paths=")
+
+
+def _length(sampler: Any) -> int:
+    """How many items it says that it gives; 0: it does not say."""
+    try:
+        return len(sampler)
+    except (TypeError, NotImplementedError):
+        return 0
 
 
 def _flat(items: Sequence[Any]) -> array[int]:

@@ -126,6 +126,11 @@ class Demo:
         self.close()
 
     @property
+    def mountpoint(self) -> Path:
+        """Where the Dataset is mounted, if it can be."""
+        return self._mount
+
+    @property
     def can_mount(self) -> bool:
         """Whether this machine lets us mount."""
         return os.geteuid() == 0 and os.access("/dev/fuse", os.R_OK | os.W_OK)

@@ -176,3 +176,14 @@ def test_without_a_worker_there_is_a_warning_and_no_plan(tmp_path, monkeypatch, 
     assert list(sampler) == list(range(10))
     assert "plan" in caplog.text
     sampler.close()
+
+
+def test_the_demo_shows_both_ways(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-m", "examples.demo.planned", "--quick"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
+    )
+    lines = [line for line in done.stdout.splitlines() if line.endswith("1.00 x")]
+    assert [line.split("  ")[0].strip() for line in lines] == ["without", "with a plan"], done
+    # What the waits are depends on how busy this machine is; the exit code says whether they hold.
+    assert done.returncode == ("WRONG" in done.stderr)

@@ -103,3 +103,35 @@ def test_a_peer_is_a_stream(version):
     policy = Heard()
     Reading(policy).asked("node-1", version, slot(version, "s1"))
     assert policy.reads() == [(1, [slot(version, "s1")], None)]
+
+
+def test_who_wants_to_know_hears_of_reads_with_their_reader(version):
+    told = []
+    reading = Reading(Heard())
+    reading.heard = lambda *heard: told.append(heard)
+    row = version.index.resolve("s1")
+    reading.read("a", "job", version, row, 0, 1)
+    reading.touched("b", "", version, {row: 1, version.index.resolve("big"): 1})
+    reading.asked("node", version, slot(version, "s1"))  # a neighbour's readers are not ours
+    assert told == [
+        ("job", version, [slot(version, "s1")]),
+        ("", version, [slot(version, "s1")]),
+    ]
+
+
+def test_a_plan_is_of_its_jobs_stream(version):
+    policy = Heard()
+    policy.planned = lambda *told: policy.told.append(("planned", *told))
+    policy.reached = lambda *told: policy.told.append(("reached", *told))
+    policy.unplanned = lambda *told: policy.told.append(("unplanned", *told))
+    reading = Reading(policy)
+    reading.read("a", "job", version, version.index.resolve("s1"), 0, 1)
+    reading.planned("b", "job", version, [3, 4], [0, 1], 2)
+    reading.reached("b", "job", version, 7)
+    reading.unplanned("b", "job", version)
+    reading.unplanned("b", "nobody", version)
+    assert [told for told in policy.told if "ned" in str(told[0]) and told[0] != "joined"] == [
+        ("planned", 1, [3, 4], [0, 1], 2),
+        ("unplanned", 1),
+    ]
+    assert ("reached", 1, 7) in policy.told

@@ -73,18 +73,33 @@ def test_the_dice_fall_as_without(replacement):
     assert [list(planned) for _ in range(2)] == expected
 
 
-def test_a_sampler_without_an_end_goes_on():
-    class Endless:
-        dataset = Numbers(10)
+class Endless:
+    dataset = Numbers(10)
 
-        def __iter__(self):
-            number = 0
-            while True:
-                yield number % 10
-                number += 1
+    def __iter__(self):
+        number = 0
+        while True:
+            yield number % 10
+            number += 1
 
-    given = iter(PlannedSampler(Endless()))
+
+class EndlessWithLength(Endless):
+    def __len__(self):
+        return 10
+
+
+@pytest.mark.parametrize("endless", [Endless(), EndlessWithLength()])
+def test_a_sampler_without_an_end_goes_on(endless):
+    given = iter(PlannedSampler(endless))
     assert [next(given) for _ in range(70_000)] == [n % 10 for n in range(70_000)]
+    batches = iter(PlannedSampler(BatchSampler(endless, 4, drop_last=False)))
+    assert [next(batches) for _ in range(3)] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 0, 1]]
+
+
+def test_items_that_are_no_indexes_are_given_too():
+    planned = PlannedSampler(["a", "b"], ["nowhere/a"])
+    assert list(planned) == ["a", "b"]
+    assert planned.state == ""
 
 
 def test_the_next_epoch_is_known_where_it_follows_from_the_seed():

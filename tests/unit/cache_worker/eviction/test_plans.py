@@ -34,3 +34,37 @@ def test_a_little_out_of_order_is_in_order():
         plan.read(chunk + 1)
         plan.read(chunk)
     assert not plan.is_wrong()
+
+
+def test_ranks_read_at_the_same_time_each_in_its_own_order():
+    plan = Plan(6)
+    plan.extend([0, 1, 2])
+    plan.extend([3, 4, 5], range(3))
+    plan.ranks = 2
+    assert [plan.reads_until(chunk) for chunk in range(6)] == [1, 2, 4, 1, 2, 4]
+    plan.read(0)
+    plan.read(3)
+    assert plan.cursor == 1
+    assert [plan.reads_until(chunk) for chunk in (1, 2, 4)] == [1, 2, 1]
+
+
+def test_orders_may_come_in_any_order():
+    plan = Plan(2)
+    plan.extend([0, 1], [100, 101])
+    plan.extend([1, 0], [50, 51])
+    assert list(plan.due) == [51, 50]
+    plan.reached(50)
+    plan.read(1)
+    plan.read(0)
+    assert list(plan.due) == [100, 101]
+
+
+def test_what_was_left_out_is_wanted_again_when_it_comes_again():
+    plan = Plan(3)
+    plan.extend([0, 1, 2])
+    plan.extend([2, 1], [20_000, 20_001])
+    plan.reached(19_990)
+    assert plan.reads_until(0) == NEVER
+    assert plan.reads_until(1) == 11
+    plan.reached(5)  # never back
+    assert plan.cursor == 19_990

@@ -104,6 +104,25 @@ def test_ranks_are_merged_by_when_they_need_it(node):
     node.run(work)
 
 
+@pytest.mark.parametrize(("reader", "unread"), [("job", 0), ("", 0), ("another", 64)])
+def test_whose_reads_they_may_be(node, reader, unread):
+    """Also those that join a fetch under way: they are heard before it ends."""
+
+    async def work():
+        node.origin.gate.clear()
+        node.tell(node.paths)
+        await asyncio.sleep(0.1)
+        for path in node.paths[:64]:
+            node.heard(path, reader=reader)
+        node.origin.gate.set()
+        await asyncio.sleep(0.3)
+        order = next(iter(node.planning._ranks.values())).order
+        assert order.fetched == 64 + order.cursor
+        assert order.unread_bytes == (unread + order.cursor) * LENGTH
+
+    node.run(work)
+
+
 def test_who_hangs_up_wants_nothing_any_more(node):
     async def work():
         node.tell(node.paths)
