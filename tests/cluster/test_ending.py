@@ -100,14 +100,19 @@ def test_the_same_name_in_two_namespaces(
     for team, own in zip(teams, origins, strict=True):
         fill(own.s3, own.bucket, own.sizes, own.salt)
         datasets.apply(team, "mine", own, allNodes=True)
+    volumes = {"claim": claim_volume("mine"), "inline": inline_volume("mine")}
+    for team in teams:
+        team.apply(
+            *(
+                reader(f"{kind}-{node}", image, volume, node=node)
+                for node in nodes
+                for kind, volume in volumes.items()
+            )
+        )
     for team, own in zip(teams, origins, strict=True):
         for node in nodes:
-            for kind, volume in (
-                ("claim", claim_volume("mine")),
-                ("inline", inline_volume("mine")),
-            ):
-                found = read_by(team, reader(f"{kind}-{node}", image, volume, node=node))
-                assert found == own.digests()
+            for kind in volumes:
+                assert datasets.printed(team, f"{kind}-{node}") == own.digests()
     first, second = teams
     uid = first.get("dataset", "mine")["metadata"]["uid"]
     # Another's token opens no port, another's password no keys.
