@@ -176,9 +176,14 @@ def test_a_namespace_is_deleted_with_a_reader_in_it(
     datasets.apply(doomed, "mine", origin)
     storm.begin(doomed, storm_pod("storm", image, origin, claim_volume("mine")))
     uid = doomed.get("dataset", "mine")["metadata"]["uid"]
-    doomed.run("delete", "namespace", doomed.namespace, seconds=90)
-    with pytest.raises(KubectlError, match="not found"):
-        doomed.get("pv", f"cacheop-{uid}")
+    doomed.run("delete", "namespace", doomed.namespace, "--wait=false")
+    doomed.until("its volume goes", lambda: not volumes_of(doomed, uid))
+
+
+def volumes_of(namespace: Kubectl, uid: str) -> list[str]:
+    """The PersistentVolumes of a Dataset."""
+    names = [item["metadata"]["name"] for item in namespace.list("pv")]
+    return [name for name in names if uid in name]
 
 
 def test_directories_of_deleted_datasets_go_and_no_others(
