@@ -99,13 +99,13 @@ def test_a_pod_on_another_node_gets_a_worker_there(
 
 
 def free_bytes(namespace: Kubectl, node: str) -> int:
-    """Memory that the scheduler has left there."""
+    """Memory that the scheduler has left there, once the pods that end now are gone."""
     total = parse_quantity(namespace.get("node", node)["status"]["allocatable"]["memory"])
-    pods = namespace.all_pods(f"spec.nodeName={node}")
     used = sum(
         parse_quantity(container["resources"].get("requests", {}).get("memory", "0"))
-        for one in pods
+        for one in namespace.all_pods(f"spec.nodeName={node}")
         if one["status"]["phase"] in ("Pending", "Running")
+        and not one["metadata"].get("deletionTimestamp")
         for container in one["spec"]["containers"]
     )
     return int(total - used)

@@ -66,11 +66,12 @@ def started(namespace: Kubectl, name: str) -> float:
 def test_fsspec_by_the_socket_in_a_volume(namespace: Kubectl, image: str, origin: Origin):
     """Complete files are opened where they lie; a file that is not there comes by the socket."""
     datasets.apply(namespace, "mine", origin)
+    (home,) = datasets.workers(namespace)
     for name, requests in (("cold", len(origin.sizes)), ("warm", 0)):
         origin.proxy.requests.clear()
         command = ["python", "-c", datasets.READ_FSSPEC, "mine"]
         volume = inline_volume("mine", access="client")
-        item = datasets.user(name, image, command, volume, user=7777)
+        item = datasets.user(name, image, command, volume, user=7777, node=home)
         assert read_by(namespace, in_namespace(item, namespace)) == origin.digests()
         assert bool(origin.proxy.objects_read()) == bool(requests)
 
