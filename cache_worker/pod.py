@@ -32,7 +32,7 @@ def config_of(
     try:
         metadata, node = dataset["metadata"], environment["CACHEOP_NODE"]
         namespace, name, ip = metadata["namespace"], metadata["name"], environment["CACHEOP_POD_IP"]
-        host = f"[{ip}]" if ":" in ip else ip
+        host, any_host = (f"[{ip}]", "[::]") if ":" in ip else (ip, "0.0.0.0")  # noqa: S104
         redis = worker.get("redis")
         members: dict[str, Any] = {}
         if redis:
@@ -47,7 +47,9 @@ def config_of(
             "root": environment.get("CACHEOP_CACHE") or CACHE_DIR,
             "secrets": environment.get("CACHEOP_SECRETS_DIR") or SECRETS_DIR,
             "http": f"{host}:{HTTP_PORT}",
-            "tcp": f"{host}:{CLIENTS_PORT}",
+            # At the pod's 127.0.0.1 too, where `kubectl port-forward` and `cacheop top` come to;
+            # a pod with such an address has no network of its own.
+            "tcp": f"{host if ip.startswith('127.') else any_host}:{CLIENTS_PORT}",
             "token_file": f"{environment.get('CACHEOP_TOKEN_DIR') or TOKEN_DIR}/control",
             "zone": (worker.get("zones") or {}).get(node, ""),
             "peers": f"{host}:{PEERS_PORT}" if members else "",

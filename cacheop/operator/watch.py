@@ -80,7 +80,9 @@ class Watch(Generic[T]):
                 if error.status == 410:
                     version = ""
                     continue
-                log.warning("watching %s: %s; again in %.1f s", self.kind.plural, error, wait)
+                # Once for each time that it breaks: an API server may be away for long.
+                level = logging.WARNING if wait == RETRY_SECONDS else logging.DEBUG
+                log.log(level, "watching %s: %s; trying again", self.kind.plural, error)
                 if error.status:
                     version = ""
                 await asyncio.sleep(wait)

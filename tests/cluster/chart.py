@@ -40,9 +40,9 @@ class Chart:
             "test.clusterIP": TEST_ADDRESS,
         }
 
-    def install(self, **more: str) -> None:
-        """Install or upgrade it, and wait until it is all there."""
-        sets = self.values() | {name.replace("__", "."): value for name, value in more.items()}
+    def install(self, changes: dict[str, str] | None = None) -> None:
+        """Install or upgrade it with other values, and wait until it is all there."""
+        sets = self.values() | (changes or {})
         words = [f"--set={name}={value}" for name, value in sets.items()]
         self.helm("upgrade", RELEASE, str(CHART), "--install", "--create-namespace", "--wait",
                   f"--timeout={WAIT_SECONDS}s", *words)  # fmt: skip

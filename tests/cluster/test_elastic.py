@@ -99,13 +99,13 @@ def test_a_pod_on_another_node_gets_a_worker_there(
 
 
 def free_bytes(namespace: Kubectl, node: str) -> int:
-    """Memory that the scheduler has left there."""
+    """Memory that the scheduler has left there, once the pods that end now are gone."""
     total = parse_quantity(namespace.get("node", node)["status"]["allocatable"]["memory"])
-    pods = namespace.all_pods(f"spec.nodeName={node}")
     used = sum(
         parse_quantity(container["resources"].get("requests", {}).get("memory", "0"))
-        for one in pods
+        for one in namespace.all_pods(f"spec.nodeName={node}")
         if one["status"]["phase"] in ("Pending", "Running")
+        and not one["metadata"].get("deletionTimestamp")
         for container in one["spec"]["containers"]
     )
     return int(total - used)
@@ -137,6 +137,30 @@ def test_scaled_up_and_down_under_a_reader(
     assert found == origin.digests()
     loaded.end()
     assert origin.proxy.object_bytes <= 1.02 * origin.total_bytes
+
+
+def test_a_quota_that_is_exceeded_is_told_to_the_pod(
+    namespace: Kubectl, image: str, origin: Origin
+):
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "one-pod"},
+        "spec": {"hard": {"pods": "1"}},
+    }
+    namespace.apply(quota)
+    namespace.until("it holds", lambda: namespace.get("resourcequota", "one-pod").get("status"))
+    namespace.apply(origin.secret(), datasets.dataset("mine", origin, replicas=0))
+    namespace.until("there is a claim", lambda: namespace.get("pvc", "mine"))
+    namespace.apply(reader("waiting", image, claim_volume("mine")))
+    scheduled(namespace, "waiting")
+    namespace.until(
+        "its event says so",
+        lambda: "exceeded quota" in namespace.events("waiting"),
+        seconds=EVENT_SECONDS + SLACK_SECONDS,
+    )
+    namespace.delete("resourcequota", "one-pod")
+    assert datasets.printed(namespace, "waiting") == origin.digests()
 
 
 def test_idle_to_zero_and_back(namespace: Kubectl, image: str, nodes: list[str], origin: Origin):

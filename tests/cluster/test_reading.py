@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from typing import TYPE_CHECKING
 
@@ -26,28 +27,51 @@ def test_apply_then_read_through_the_claim(namespace: Kubectl, image: str, origi
     began = time.monotonic()
     datasets.apply(namespace, "mine", origin)
     ready_seconds = time.monotonic() - began
+    print(f"Ready after {ready_seconds:.1f} s")
     assert origin.proxy.objects_read() == 0  # applying downloads nothing but the listing
-    found = read_by(namespace, reader("first", image, claim_volume("mine")))
-    assert found == origin.digests()
+    (home,) = datasets.workers(namespace)
+    namespace.apply(
+        reader("first", image, claim_volume("mine"), node=home),
+        pod("plain", image, ["python", "-c", ""], node=home),
+    )
+    assert datasets.printed(namespace, "first") == origin.digests()
+    namespace.output_of("plain")
+    mount_seconds = started(namespace, "first") - started(namespace, "plain")
     status = namespace.get("dataset", "mine")["status"]
     assert status["fileNum"] == len(origin.sizes)
     assert status["ufsTotalBytes"] == origin.total_bytes
     assert ready_seconds < READY_SECONDS
-    # Epoch 2, by a user that nobody knows, through an inline volume: nothing from the origin.
+    assert mount_seconds <= MOUNT_SECONDS
+    # Epoch 2, by users that nobody knows, through inline volumes: nothing from the origin.
     before = list(origin.proxy.requests)
-    again = read_by(namespace, reader("second", image, inline_volume("mine"), user=424242))
-    assert again == origin.digests()
+    volumes = {
+        "same": inline_volume("mine"),
+        "whole": inline_volume("mine", waitFor="complete", mode="Native"),
+    }
+    pods = [reader(name, image, volume, user=424242, node=home) for name, volume in volumes.items()]
+    namespace.apply(*pods)
+    for name in volumes:
+        assert datasets.printed(namespace, name) == origin.digests()
     assert origin.proxy.requests == before
+
+
+def started(namespace: Kubectl, name: str) -> float:
+    """When the pod's program began, in seconds of the node's clock."""
+    (container,) = namespace.get("pod", name)["status"]["containerStatuses"]
+    state = container["state"]
+    text = (state.get("terminated") or state["running"])["startedAt"]
+    return dt.datetime.fromisoformat(text).timestamp()
 
 
 def test_fsspec_by_the_socket_in_a_volume(namespace: Kubectl, image: str, origin: Origin):
     """Complete files are opened where they lie; a file that is not there comes by the socket."""
     datasets.apply(namespace, "mine", origin)
+    (home,) = datasets.workers(namespace)
     for name, requests in (("cold", len(origin.sizes)), ("warm", 0)):
         origin.proxy.requests.clear()
         command = ["python", "-c", datasets.READ_FSSPEC, "mine"]
         volume = inline_volume("mine", access="client")
-        item = datasets.user(name, image, command, volume, user=7777)
+        item = datasets.user(name, image, command, volume, user=7777, node=home)
         assert read_by(namespace, in_namespace(item, namespace)) == origin.digests()
         assert bool(origin.proxy.objects_read()) == bool(requests)
 

@@ -1,6 +1,7 @@
 """The test cluster's command line; `./dev` calls it.
 
 build [NAME …]     the binaries that are missing (10 minutes on 2 cores), or these
+able               exit code 3, and why, where no cluster can be
 up                 start the cluster, or mend it
 down               end it and remove all it wrote
 status             what runs, with the ends of the logs
@@ -28,6 +29,10 @@ def main(arguments: list[str]) -> int:
         if verb == "build":
             packages.require()
             build.build(rest or build.missing())
+        elif verb == "able":
+            if why := cluster.hindrance():
+                print(f"lab: {why}", file=sys.stderr)
+                return 3
         elif verb == "up":
             cluster.up()
             print(f"lab: up after {time.monotonic() - began:.0f} s; ./dev kubectl get nodes")

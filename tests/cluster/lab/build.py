@@ -116,7 +116,8 @@ def build(names: list[str]) -> None:
     wanted = [one for one in BINARIES if one.name in names and not one.path.exists()]
     if not wanted:
         return
-    _require_go()
+    if why := lacks_go():
+        raise RuntimeError(why)
     for number, one in enumerate(wanted, 1):
         one.path.parent.mkdir(parents=True, exist_ok=True)
         # Several checkouts share the cache: who comes second waits and finds it there.
@@ -162,14 +163,16 @@ def _build(one: Binary) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _require_go() -> None:
+def lacks_go() -> str:
+    """Why this machine cannot build; empty when it can."""
     least = ".".join(map(str, LEAST_GO))
     if not shutil.which("go"):
-        raise RuntimeError(
+        return (
             f"no go on PATH: Go >= {least} builds the test cluster. "
             "Or give a cluster: KUBECONFIG=… ./dev e2e"
         )
     said = subprocess.run(["go", "version"], check=True, capture_output=True, text=True).stdout
     found = re.search(r"go(\d+)\.(\d+)", said)
     if not found or (int(found[1]), int(found[2])) < LEAST_GO:
-        raise RuntimeError(f"Go >= {least} is needed, this is {said.strip()}")
+        return f"Go >= {least} is needed to build the test cluster, this is {said.strip()}"
+    return ""

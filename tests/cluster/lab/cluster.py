@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -23,8 +24,19 @@ TURN_SECONDS = 1800.0
 POLL_SECONDS = 0.25
 
 
+def hindrance() -> str:
+    """Why there can be no cluster on this machine; empty when there can."""
+    if os.geteuid() != 0:
+        return "the test cluster needs root: namespaces, mounts, a container runtime"
+    if packages.lacking() and not shutil.which("apt-get"):
+        return f"the test cluster needs Debian's {', '.join(packages.lacking())}"
+    return build.lacks_go() if build.missing() else ""
+
+
 def up() -> None:
     """Two ready nodes that have the pause image. What runs well is left alone."""
+    if why := hindrance():
+        raise RuntimeError(why)
     packages.require()
     build.build(build.missing())
     with _turn():

@@ -25,7 +25,7 @@ def test_config_is_what_the_worker_reads(tmp_path):
     path.write_text(json.dumps(pod.config_of(DATASET, worker, ENVIRONMENT)))
     found = settings.load(path)
     assert (found.namespace, found.name, found.node) == ("vision", "imagenet", "node-a")
-    assert (found.http, found.tcp) == ("10.0.0.7:9090", "10.0.0.7:7071")
+    assert (found.http, found.tcp) == ("10.0.0.7:9090", "0.0.0.0:7071")
     assert (found.cluster.peers, found.cluster.zone) == ("10.0.0.7:7070", "eu-1")
     assert found.cluster.redis.prefix == "cacheop:u-1:"
     assert str(found.cluster.redis.server.password_file) == "/token/redis"
@@ -38,7 +38,7 @@ def test_without_redis_it_is_alone_and_ipv6_has_brackets():
     environment = {**ENVIRONMENT, "CACHEOP_POD_IP": "fd00::7"}
     config = pod.config_of(DATASET, {"redis": None}, environment)
     assert (config["peers"], config["members"]) == ("", {})
-    assert config["tcp"] == "[fd00::7]:7071"
+    assert config["tcp"] == "[::]:7071"
 
 
 def test_claims_are_read_where_the_kubelet_mounts_them():
