@@ -41,6 +41,7 @@ from cache_worker.store import Store
 from cache_worker.tablefile import await_former
 from cache_worker.upkeep import Upkeep
 from cache_worker.versions import Versions
+from cache_worker.watchdog import watched
 from cacheop.api import names
 from cacheop.api.errors import CacheopError, UserError
 from cacheop.api.tokens import client_token
@@ -127,7 +128,8 @@ class Worker:
         for work in (*self._upkeep.tasks(), *self.configuring.tasks(), *expiring.tasks()):
             self.spawn(work)
         log.info("worker of %s/%s is up", self.settings.namespace, self.settings.name)
-        await self._stopping.wait()
+        with watched(asyncio.get_running_loop()):
+            await self._stopping.wait()
         async with asyncio.timeout(STOP_SECONDS):
             await self._close()
 
