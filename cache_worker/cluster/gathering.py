@@ -32,10 +32,11 @@ SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 NEWS_SECONDS = 5.0
 NEWS_MOST = 4096
 LOOK_SECONDS = 0.5
+AGAIN_SECONDS = 0.3
 MEMBERS_AT_A_TIME = 16
 """Of so many neighbours the news is asked in one round."""
 AT_ONCE = 32
-AT_ONCE_BYTES = 64 << 20
+AT_ONCE_BYTES = 96 << 20
 
 
 class Gathering:
@@ -180,7 +181,11 @@ class Gathering:
         self, version: Version, row: int, chunk: int, member: Member, length: int
     ) -> None:
         try:
-            if await self._cache.gather(version, row, chunk, member):
+            got = await self._cache.gather(version, row, chunk, member)
+            if not got and self._is_absent(version, row, chunk):
+                await asyncio.sleep(AGAIN_SECONDS)  # what arrived there is being written, perhaps
+                got = await self._cache.gather(version, row, chunk, member)
+            if got:
                 self._fetched_bytes += length
         except CacheopError as error:
             log.info("chunk %d of row %d was not fetched ahead: %s", chunk, row, error)

@@ -20,9 +20,9 @@ class Limits:
 
     connections: int = 4
     """To one peer, for chunks that it may have to get from elsewhere."""
-    leaf_connections: int = 2
+    leaf_connections: int = 4
     """To one peer, for each kind of request that it answers without asking others."""
-    flight_bytes: int = 64 << 20
+    flight_bytes: int = 96 << 20
     """What may be on its way from all peers, for each of the two kinds."""
     idle_seconds: float = 10.0
     """A connection without work is closed after this."""
