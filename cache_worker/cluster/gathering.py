@@ -169,11 +169,13 @@ class Gathering:
 
     def _start(self, version: Version, row: int, chunk: int, member: Member) -> None:
         length = chunk_span(version.index.size(row), chunk)[1]
+        version.use()  # its slots are its own until this ended
         task = asyncio.create_task(self._gather(version, row, chunk, member, length))
         self._running[task] = length
-        task.add_done_callback(self._ended)
+        task.add_done_callback(lambda done: self._ended(version, done))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, version: Version, task: asyncio.Task[None]) -> None:
+        version.unuse()
         del self._running[task]
         self._woken.set()
 
