@@ -190,9 +190,11 @@ def test_nothing_is_evicted_for_it(tmp_path):
 
     async def test():
         space.quota_bytes = int(FILES * BYTES / space.high) + 2  # fits, just
-        await read(nodes.a, theirs)
-        space.used_bytes += 30 * BYTES  # as if another version had them
+        await asyncio.sleep(0.01)  # its turn begins with no byte asked for
         await read(nodes.b, ours[:5])
+        space.used_bytes += 30 * BYTES  # as if another version had them
+        await read(nodes.a, theirs)
+        await eventually(lambda: set(theirs) & here(nodes.b))
         await asyncio.sleep(3 * gathering.LOOK_SECONDS)
         assert set(ours[:5]) <= here(nodes.b)
         assert nodes.b.cache.store.evicted_bytes == 0
