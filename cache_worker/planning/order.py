@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cacheop.api.plan import Reads
 
 LATE, NEAR = 8192, 4096
+AHEAD_OF_TOLD = 256
+"""Reads that may be heard before the sampler's thread tells that they were given."""
 JUDGED_CHUNKS, WASTED_SHARE = 256, 0.5
 
 
@@ -121,7 +123,7 @@ class Order:
                 self.unread_bytes -= length
                 self.used += 1
                 self._judged += 1
-            if own:
+            if own and self._may_be_ours(slot):
                 furthest = max(furthest, self._no_more(slot) + 1)
         if not self._told:
             self._move(furthest)
@@ -182,6 +184,10 @@ class Order:
                 row, first, count = epoch.reads.at(position - epoch.first)
                 return row, *self._chunks_of(row, first, count)
         return 0, 0, range(0)
+
+    def _may_be_ours(self, slot: int) -> bool:
+        """Whether the sampler has given it, or is about to tell so: else another rank read it."""
+        return not self._told or self._awaited.get(slot, (0,))[0] < self.cursor + AHEAD_OF_TOLD
 
     def _no_more(self, slot: int) -> int:
         """The first awaited read of a chunk took place; its position, or -1."""

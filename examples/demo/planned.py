@@ -51,9 +51,13 @@ def epoch(
     demo: Demo, keys: Sequence[str], *, per_second: float, planned: bool, mount: bool = False
 ) -> Result:
     """One epoch from an empty cache, read by loader processes one file after the other."""
+    # Before the fork, so that not each loader process does it in the first epoch's time.
+    import numpy as np  # noqa: F401
     import torch
+    from PIL import Image  # noqa: F401
     from torch.utils.data import DataLoader, DistributedSampler
 
+    import cacheop.client.filesystem  # noqa: F401
     from cacheop.torch import PlannedSampler
     from examples.demo.train import Images, Source, _collate, _own_signals
 

@@ -75,6 +75,13 @@ def test_without_a_sampler_that_tells_the_furthest_read_counts():
     assert order.cursor == 6
 
 
+def test_what_another_rank_reads_now_is_still_wanted_later():
+    order = told(range(1000))
+    order.reached(0, 10)
+    order.heard([5, 20, 900], own=True)
+    assert fetched(order, 990) == [n for n in range(1000) if n not in (5, 20)]
+
+
 def test_an_epoch_cut_short_is_forgotten():
     order = told(range(100), range(200, 300))
     order.reached(0, 5)
