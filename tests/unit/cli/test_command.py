@@ -45,10 +45,10 @@ def test_the_command_starts_without_what_it_does_not_need(cacheop):
 
 
 def test_help_comes_at_once(cacheop):
-    def cpu_seconds():
+    def cpu_seconds(what):
         # Of the child alone and on its own processor time: other work on the machine is not ours.
         code = (
-            "import resource, sys; from cacheop.cli.main import code_of; code_of(['--help']); "
+            f"import resource, sys; {what}; "
             "u = resource.getrusage(resource.RUSAGE_SELF); print(u.ru_utime + u.ru_stime)"
         )
         done = subprocess.run(
@@ -56,8 +56,12 @@ def test_help_comes_at_once(cacheop):
         )
         return float(done.stdout.split()[-1])
 
-    # The least of some tries: what runs on the same core at the same time can only add to it.
-    assert min(cpu_seconds() for _ in range(5)) <= 0.25
+    # The least of some tries: what runs on the same core at the same time can only add to it. A
+    # slow machine is slow for the bare interpreter beside it, too.
+    ours, bare = "from cacheop.cli.main import code_of; code_of(['--help'])", "pass"
+    tries = [(cpu_seconds(ours), cpu_seconds(bare)) for _ in range(5)]
+    least, least_bare = (min(column) for column in zip(*tries, strict=True))
+    assert least <= max(0.25, 12 * least_bare), tries
 
 
 def test_a_bug_is_one_line_that_says_so(cacheop):
