@@ -78,16 +78,17 @@ def _words(error: Mapping[str, Any]) -> str:
 
 
 def version_of(reports: Iterable[Report], pinned: str, known: str) -> str:
-    """The version that new mounts get: the pinned one, else what most workers have."""
+    """The version that new mounts get: the pinned one, else what most workers have.
+
+    A new one once no worker that answers still has the one before: then pods get it on every node.
+    """
     if pinned:
         return pinned
     counted = Counter(report.version for report in reports if report.version)
-    if not counted:
+    if not counted or known in counted:
         return known
     most = max(counted.values())
-    # A tie goes to what is new: versions spread from the worker that listed.
-    tied = sorted(version for version, count in counted.items() if count == most)
-    return next((version for version in tied if version != known), tied[0])
+    return min(version for version, count in counted.items() if count == most)
 
 
 def unique_cached_bytes(reports: Iterable[Report]) -> int:

@@ -109,6 +109,20 @@ def test_it_is_ready_when_its_version_is_known():
     assert (told.status["phase"], told.status["version"]) == ("Ready", VERSION)
 
 
+def test_a_new_version_is_told_when_no_worker_has_the_one_before():
+    """A pod that starts then gets it on whatever node it is."""
+    newer = "v" + VERSION[1:-1] + ("0" if VERSION[-1] != "0" else "1")
+
+    def version(*, a, b, known):
+        reports = {"uid-a": report("a", version=a), "uid-b": report("b", version=b)}
+        seen = replace(serving("a", "b"), reports=reports)
+        return plan(document(status={"version": known}), seen, SETTINGS).status["version"]
+
+    assert version(a=newer, b=VERSION, known=VERSION) == VERSION
+    assert version(a=newer, b=newer, known=VERSION) == newer
+    assert version(a=VERSION, b=VERSION, known="") == VERSION
+
+
 def test_workers_are_told_what_their_config_map_says():
     """Else each of them takes up a change at its start that is none."""
     worker_defaults = replace(SETTINGS.worker, tolerations=(Toleration(key="gpu"),))
