@@ -116,7 +116,8 @@ def test_a_new_version_is_told_when_no_worker_has_the_one_before():
     def version(*, a, b, known):
         reports = {"uid-a": report("a", version=a), "uid-b": report("b", version=b)}
         seen = replace(serving("a", "b"), reports=reports)
-        return plan(document(status={"version": known}), seen, SETTINGS).status["version"]
+        before = {**document(), "status": {"version": known}}
+        return plan(before, seen, SETTINGS).status["version"]
 
     assert version(a=newer, b=VERSION, known=VERSION) == VERSION
     assert version(a=newer, b=newer, known=VERSION) == newer
