@@ -12,8 +12,7 @@ from cache_worker.eviction.budget import is_expired
 from cacheop.api.chunk import chunk_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-    from typing import Any
+    from collections.abc import Callable
 
     from cache_worker.store import Store
     from cache_worker.versions import Version
@@ -32,11 +31,8 @@ class Expiring:
     def __init__(self, store: Store, spec: Callable[[], Cache]) -> None:
         self._store, self._spec = store, spec
 
-    def tasks(self) -> list[Coroutine[Any, Any, None]]:
-        """What runs in the background."""
-        return [self._run()]
-
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        """Until cancelled."""
         while True:
             ttl = self._spec().ttl_seconds
             if ttl is not None and not self._spec().pin:

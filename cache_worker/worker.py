@@ -124,8 +124,8 @@ class Worker:
                 self.spawn(work)
         self.spawn(self.schedule.run())
         self.spawn(self.planning.run())
-        expiring = Expiring(self.store, lambda: self.settings.dataset.spec.cache)
-        for work in (*self._upkeep.tasks(), *self.configuring.tasks(), *expiring.tasks()):
+        self.spawn(Expiring(self.store, lambda: self.settings.dataset.spec.cache).run())
+        for work in (*self._upkeep.tasks(), *self.configuring.tasks()):
             self.spawn(work)
         log.info("worker of %s/%s is up", self.settings.namespace, self.settings.name)
         with watched(asyncio.get_running_loop()):

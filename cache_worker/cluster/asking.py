@@ -111,18 +111,18 @@ class Asking:
 
     def slowness(self, now: float, node: str, waited_seconds: float = 0.0) -> str:
         """Why others are to act in its place; "" where the origin would be no sooner there."""
-        if not self.pace.origin_may_be_faster(now, node):
-            return ""
+        reason = ""
         if self.pace.is_slow(now, node):
-            return "it sends ten times fewer bytes a second than the others"
-        waits_seconds = max(waited_seconds, self.health.p50_seconds(now, node) or 0.0)
-        if not self.pace.origin_answers_within(now, waits_seconds):
-            return ""
-        if self.health.is_slow(now, node):
-            return "half of its chunks take ten times as long as the others'"
-        if self.health.may_hedge_to_origin(now, node, waited_seconds):
-            return f"it took {waited_seconds:.1f} s so far, ten times as long as the others"
-        return ""
+            reason = "it sends ten times fewer bytes a second than the others"
+        elif self.pace.origin_answers_within(
+            now, max(waited_seconds, self.health.p50_seconds(now, node) or 0.0)
+        ):
+            if self.health.is_slow(now, node):
+                reason = "half of its chunks take ten times as long as the others'"
+            elif self.health.may_hedge_to_origin(now, node, waited_seconds):
+                reason = f"it took {waited_seconds:.1f} s so far, ten times as long as the others"
+        # Last, for each request asks this of a few nodes, and hardly one of them is slow.
+        return reason if reason and self.pace.origin_may_be_faster(now, node) else ""
 
     async def copy(
         self,

@@ -41,10 +41,9 @@ def test_the_spec_says_whether_and_when(tmp_path):
             assert await node.read(version, path) == data
         for slot in slots:
             node.store.table.used(slot, int(time.time()) - 5, 1)
-        expiring = [asyncio.create_task(w) for w in Expiring(node.store, lambda: specs[0]).tasks()]
+        expiring = asyncio.create_task(Expiring(node.store, lambda: specs[0]).run())
         await asyncio.sleep(seconds)
-        for task in expiring:
-            task.cancel()
+        expiring.cancel()
         return node.store.space.used_bytes
 
     async def run():
